@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtual machine: /dev/kvm, memory slots, and the kernel half that every address space shares.
+ *
+ * Slots grow by announcement (physmem_listener): RAM in chunks that double, read-only files by
+ * windows. The kernel area is a slot of its own.
+ */
+#include "platform/kvm/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sentry/lib/log.h"
+
+#define PDE_SPAN	 (2UL << 20)
+#define CPUID_ENTRIES	 256
+#define MIN_PHYS_BITS	 39 /* PHYS_FILE_END */
+#define GDT_KERNEL_CODE	 0x00af9b000000ffffULL
+#define GDT_KERNEL_DATA	 0x00cf93000000ffffULL
+#define GDT_USER_CODE32	 0x00cffb000000ffffULL
+#define GDT_USER_DATA	 0x00cff3000000ffffULL
+#define GDT_USER_CODE	 0x00affb000000ffffULL
+
+struct kvm_vm kvm_vm = {.fd = -1};
+
+static const struct {
+	long cap;
+	const char *name;
+} needed_caps[] = {
+	{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
+	{KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+	{KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+	{KVM_CAP_XCRS, "KVM_CAP_XCRS"},
+	{KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+	{KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM"},
+	{KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+};
+
+int kvm_open(char *why, size_t size)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), version, err;
+
+	if (fd < 0) {
+		err = -errno;
+		if (err == -ENOENT)
+			snprintf(why, size, "/dev/kvm does not exist (is virtualization enabled, and "
+					    "the kvm module loaded?)");
+		else if (err == -EACCES || err == -EPERM)
+			snprintf(why, size, "no permission to open /dev/kvm (is the user in its "
+					    "group?)");
+		else
+			snprintf(why, size, "can't open /dev/kvm: %s", strerror(-err));
+		return err;
+	}
+	version = ioctl(fd, KVM_GET_API_VERSION, 0);
+	if (version != KVM_API_VERSION) {
+		snprintf(why, size, "/dev/kvm has API version %d, not %d", version,
+			 KVM_API_VERSION);
+		goto unsupported;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(needed_caps); i++) {
+		if (ioctl(fd, KVM_CHECK_EXTENSION, needed_caps[i].cap) > 0)
+			continue;
+		snprintf(why, size, "this KVM lacks %s", needed_caps[i].name);
+		goto unsupported;
+	}
+	if (!(ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS)) {
+		snprintf(why, size, "this KVM lacks KVM_CAP_SYNC_REGS");
+		goto unsupported;
+	}
+	return fd;
+
+unsupported:
+	close(fd);
+	return -EOPNOTSUPP;
+}
+
+static struct kvm_cpuid_entry2 *cpuid_find(uint32_t function, uint32_t index)
+{
+	struct kvm_cpuid2 *c = kvm_vm.cpuid;
+
+	for (uint32_t i = 0; i < c->nent; i++) {
+		if (c->entries[i].function == function && c->entries[i].index == index)
+			return &c->entries[i];
+	}
+	return NULL;
+}
+
+/* CPUID as the host supports it, without what needs a kernel in the guest to switch it on. */
+static int setup_cpuid(int kvm)
+{
+	static struct {
+		struct kvm_cpuid2 c;
+		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES];
+	} buf;
+	struct kvm_cpuid2 *c = &buf.c;
+	struct kvm_cpuid_entry2 *e;
+
+	kvm_vm.cpuid = c;
+	c->nent = CPUID_ENTRIES;
+	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, c))
+		return -errno;
+
+	e = cpuid_find(1, 0);
+	if (!e)
+		return -EOPNOTSUPP;
+	kvm_vm.cr4 = 0x20 /* PAE */ | 0x200 /* OSFXSR */ | 0x400 /* OSXMMEXCPT */;
+	e->ecx &= ~(1U << 21 | 1U << 24); /* x2APIC, TSC deadline: there is no APIC */
+	if (e->ecx & 1U << 26)
+		kvm_vm.cr4 |= 0x40000; /* OSXSAVE */
+	else if (arch_xcr0() & ~3UL)
+		return -EOPNOTSUPP;
+	e = cpuid_find(7, 0);
+	if (e && e->ebx & 1U)
+		kvm_vm.cr4 |= 0x10000; /* FSGSBASE */
+	e = cpuid_find(0x80000008, 0);
+	if (e && (e->eax & 0xff) < MIN_PHYS_BITS)
+		return -EOPNOTSUPP;
+	return 0;
+}
+
+static int add_slot(gpa_t gpa, size_t len, void *host, uint32_t flags)
+{
+	struct kvm_userspace_memory_region r = {
+		.slot = kvm_vm.nr_slots,
+		.flags = flags,
+		.guest_phys_addr = gpa,
+		.memory_size = len,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	if (kvm_vm.nr_slots >= kvm_vm.max_slots)
+		return -ENOSPC;
+	if (ioctl(kvm_vm.fd, KVM_SET_USER_MEMORY_REGION, &r))
+		return -errno;
+	kvm_vm.nr_slots++;
+	return 0;
+}
+
+/* Entries of the direct map are missing until here, so storing them needs no more than that. */
+static void map_direct(gpa_t gpa, size_t len)
+{
+	gpa_t end = ALIGN_UP(gpa + len, PDE_SPAN);
+
+	for (gpa = ALIGN_DOWN(gpa, PDE_SPAN); gpa < end; gpa += PDE_SPAN) {
+		uint64_t *pd = karea_ptr(KAREA_DIRECT_PD);
+
+		pte_write(&pd[gpa / PDE_SPAN],
+			  gpa | PTE_P | PTE_RW | PTE_PS | PTE_A | PTE_D | PTE_NX);
+	}
+}
+
+/*
+ * Semantics of the announcement: it comes before the first page-table entry that points into the
+ * range, possibly with the frame allocator's lock held, so nothing here may allocate frames. Ranges
+ * do not overlap; the same one twice is harmless.
+ */
+int kvm_vm_add_range(struct physmem_listener *l, gpa_t gpa, size_t len)
+{
+	int err;
+
+	mutex_lock_nested(&kvm_vm.slots_lock);
+	if (phys_is_ram(gpa)) {
+		err = add_slot(gpa, len, phys_ptr(gpa), 0);
+		if (!err)
+			map_direct(gpa, len);
+	} else {
+		err = add_slot(gpa, len, phys_ptr(gpa), KVM_MEM_READONLY);
+	}
+	/* Two threads announced the same window: the other one's slot is it. */
+	if (err == -EEXIST)
+		err = 0;
+	mutex_unlock(&kvm_vm.slots_lock);
+	if (err)
+		log_error("KVM takes no memory slot for %#lx+%#lx: %s", gpa, len, strerror(-err));
+	return err;
+}
+
+static void setup_kernel_half(void)
+{
+	uint64_t *root = karea_ptr(KAREA_ROOT), *pdpt = karea_ptr(KAREA_PDPT);
+	uint64_t *pd = karea_ptr(KAREA_VCPU_PD), *gdt = karea_ptr(KAREA_GDT);
+	const uint64_t table = PTE_P | PTE_RW | PTE_A;
+	size_t direct = PHYS_RAM_SIZE >> 30;
+
+	root[TRAMP_ROOT_SLOT] = karea_gpa(KAREA_PDPT) | table;
+	for (size_t i = 0; i < direct; i++)
+		pdpt[i] = karea_gpa(KAREA_DIRECT_PD + i) | table;
+	pdpt[TRAMP_VCPU_BASE >> 30 & 511] = karea_gpa(KAREA_VCPU_PD) | table;
+	for (size_t i = 0; i < KAREA_CODE - KAREA_VCPU_PT; i++)
+		pd[i] = karea_gpa(KAREA_VCPU_PT + i) | table;
+	memcpy(karea_ptr(KAREA_CODE), tramp_start, PAGE_SIZE);
+	/* Linux's selectors, accessed bits set: the CPU never writes here. */
+	gdt[2] = GDT_KERNEL_CODE;
+	gdt[3] = GDT_KERNEL_DATA;
+	gdt[4] = GDT_USER_CODE32;
+	gdt[5] = GDT_USER_DATA;
+	gdt[6] = GDT_USER_CODE;
+}
+
+static int read_limits(int kvm)
+{
+	int n;
+
+	n = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	if (n <= 0)
+		n = 4; /* the documented value of old kernels */
+	kvm_vm.max_vcpus = MIN(n, KVM_MAX_VCPU);
+	if (kvm_vcpu_limit)
+		kvm_vm.max_vcpus = MIN(kvm_vm.max_vcpus, kvm_vcpu_limit);
+	n = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+	kvm_vm.max_slots = n > 0 ? (unsigned int)n : 32;
+	n = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (n < (int)sizeof(struct kvm_run))
+		return n < 0 ? -errno : -EOPNOTSUPP;
+	kvm_vm.run_size = (size_t)n;
+	kvm_vm.xsave_size = sizeof(struct kvm_xsave);
+	n = ioctl(kvm_vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+	kvm_vm.has_xsave2 = n > (int)sizeof(struct kvm_xsave);
+	if (kvm_vm.has_xsave2)
+		kvm_vm.xsave_size = (size_t)n;
+	return 0;
+}
+
+int kvm_vm_create(void)
+{
+	char why[160];
+	int kvm = kvm_open(why, sizeof(why)), err;
+
+	if (kvm < 0)
+		return kvm;
+	mutex_init(&kvm_vm.slots_lock, LOCK_PHYSMEM);
+	kvm_vm.nr_slots = 0;
+	kvm_vm.nr_vcpus = 0;
+	do {
+		kvm_vm.fd = ioctl(kvm, KVM_CREATE_VM, 0);
+	} while (kvm_vm.fd < 0 && errno == EINTR);
+	if (kvm_vm.fd < 0) {
+		err = -errno;
+		log_error("KVM makes no virtual machine: %s", strerror(-err));
+		goto out_kvm;
+	}
+	err = read_limits(kvm);
+	if (!err)
+		err = setup_cpuid(kvm);
+	if (err) {
+		log_error("KVM on this CPU lacks what is needed: %s", strerror(-err));
+		goto out_vm;
+	}
+	kvm_vm.karea = mmap(NULL, KAREA_SIZE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (kvm_vm.karea == MAP_FAILED) {
+		err = -errno;
+		goto out_vm;
+	}
+	setup_kernel_half();
+	err = add_slot(KAREA_GPA, KAREA_SIZE, kvm_vm.karea, 0);
+	if (err) {
+		log_error("KVM takes no memory slot: %s", strerror(-err));
+		goto out_karea;
+	}
+	close(kvm);
+	return 0;
+
+out_karea:
+	munmap(kvm_vm.karea, KAREA_SIZE);
+out_vm:
+	close(kvm_vm.fd);
+	kvm_vm.fd = -1;
+out_kvm:
+	close(kvm);
+	return err;
+}
+
+void kvm_vm_destroy(void)
+{
+	vcpu_destroy_all();
+	close(kvm_vm.fd);
+	kvm_vm.fd = -1;
+	munmap(kvm_vm.karea, KAREA_SIZE);
+	mutex_fini(&kvm_vm.slots_lock);
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running user code. Three nouns:
+ *
+ *   platform	   a way to run user code on this host (KVM, ptrace), one instance per sandbox
+ *   address_space a page-table root that user code can run in
+ *   context	   what one application thread needs to run: its vCPU or stub thread, its extended
+ *		   state and segment bases
+ *
+ * The page table (arch/pagetable.h) is the truth, an address_space caches it. A context is used by
+ * the one host thread that runs that application thread; only context kick is called from others.
+ *
+ * Every implementation is one folder exporting one const struct platform_type, listed in
+ * platform.c. Layer 2: nothing here knows tasks or files.
+ */
+#ifndef PLATFORM_PLATFORM_H
+#define PLATFORM_PLATFORM_H
+
+#include "arch.h"
+#include "pagetable.h"
+#include "sentry/lib/types.h"
+
+/*
+ * The host signal that interrupts a sentry thread running user code (SIGRTMAX-2: all others are
+ * forwarded to the application). Blocked nowhere.
+ */
+#define PLATFORM_KICK_SIGNAL 62
+
+enum trap_kind {
+	TRAP_SYSCALL,	/* regs->orig_rax is the number, regs->rip behind the instruction */
+	TRAP_FAULT,	/* page fault at addr wanting access */
+	TRAP_EXCEPTION, /* vector, error */
+	TRAP_KICK,	/* context_kick, or a host signal */
+};
+
+struct trap {
+	enum trap_kind kind;
+	uaddr_t addr;
+	unsigned int access; /* ACCESS_* (one of them) */
+	bool present;	     /* the faulting entry was present: a protection fault */
+	unsigned int vector;
+	uint64_t error; /* error code as the CPU pushes it, for signal frames */
+};
+
+struct platform;
+struct address_space;
+struct context;
+
+struct platform_config {
+	bool selftest; /* doctor: run the guest self-test too */
+};
+
+struct platform_stat {
+	const char *name; /* e.g. "exits: doorbell" */
+	uint64_t value;
+};
+#define PLATFORM_MAX_STATS 32
+
+struct platform_type {
+	const char *name;
+	const char *summary; /* one line for doctor */
+
+	/*
+	 * Can it be used here? 0, or -errno with one line in @why that says what to check. Leaves
+	 * nothing behind.
+	 */
+	int (*probe)(char *why, size_t size);
+	/* One per sandbox, after physmem_init and before other threads. Returns 0 or -errno. */
+	int (*create)(const struct platform_config *config, struct platform **out);
+	/* All address spaces and contexts are gone. */
+	void (*destroy)(struct platform *p);
+	/* Fills @stats (counts since create), returns how many. */
+	size_t (*stats)(struct platform *p, struct platform_stat stats[PLATFORM_MAX_STATS]);
+
+	/*
+	 * @pt is the caller's and outlives the address space. The platform may fill the kernel half
+	 * of the root.
+	 */
+	struct address_space *(*as_create)(struct platform *p, struct pagetable *pt);
+	/* No context runs in it any more. The user half holds no present entry. */
+	void (*as_destroy)(struct address_space *as);
+	/*
+	 * Present leaf entries in [va, va+len) were changed or removed (already stored, by the host).
+	 * On return no context uses, nor can ever again use, what was there before; the old frames
+	 * may be released. Called with the page table's lock (mm->pt_lock) held exclusively, by a
+	 * thread that is not inside ctx_run. Ranges may be large and sparse.
+	 */
+	void (*as_invalidate)(struct address_space *as, uaddr_t va, size_t len);
+
+	struct context *(*ctx_create)(struct platform *p);
+	void (*ctx_destroy)(struct context *ctx);
+	/*
+	 * Runs user code with @regs in @as until a trap; @regs are updated. Returns 0, or -errno
+	 * when the vehicle is broken (the thread group is then killed with a message).
+	 * The same context may run in another address space next time (execve).
+	 */
+	int (*ctx_run)(struct context *ctx, struct address_space *as, struct arch_regs *regs,
+		       struct trap *trap);
+	/*
+	 * Makes the running or else the next ctx_run return TRAP_KICK soon; never lost. From any
+	 * thread, also while ctx_run returns; async-signal-safe.
+	 */
+	void (*ctx_kick)(struct context *ctx);
+	/* Segment bases and extended state of the thread, valid between two ctx_runs. */
+	void (*ctx_get_bases)(struct context *ctx, uint64_t *fs_base, uint64_t *gs_base);
+	void (*ctx_set_bases)(struct context *ctx, uint64_t fs_base, uint64_t gs_base);
+	/* @fpu: arch_fpu_size() bytes, 64-byte aligned, XSAVE standard format. */
+	void (*ctx_get_fpu)(struct context *ctx, void *fpu);
+	void (*ctx_set_fpu)(struct context *ctx, const void *fpu);
+};
+
+/* First member of each implementation's own structures. */
+struct platform {
+	const struct platform_type *type;
+	struct pt_allocator pt_alloc; /* what page tables for this platform are made of */
+};
+
+struct address_space {
+	struct platform *platform;
+};
+
+struct context {
+	struct platform *platform;
+};
+
+extern const struct platform_type kvm_platform;
+extern const struct platform_type ptrace_platform;
+
+/* All of them, best first; NULL at the end. */
+extern const struct platform_type *const platform_types[];
+/*
+ * The platform called @name, or with "auto" the first whose probe succeeds. NULL with one line in
+ * @why otherwise; with auto, @why tells what was passed over (empty if nothing was).
+ */
+const struct platform_type *platform_find(const char *name, char *why, size_t size);
+
+#endif

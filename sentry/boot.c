@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sandbox's life, in order: read the configuration; memory, platform, kernel; root file system
+ * and mounts; descriptors, credentials; init; lock down; run; report.
+ *
+ * Until lockdown nothing of the application has run, so everything that needs the host's goodwill
+ * (opening /dev/kvm, mapping the image, forking stubs) happens before it.
+ */
+#include "sentry/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "loader/vdso.h"
+#include "sentry/config.h"
+#include "sentry/console.h"
+#include "sentry/forward.h"
+#include "sentry/kernel.h"
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
+#include "sentry/lib/hostfd.h"
+#include "sentry/lib/physmem.h"
+#include "sentry/lockdown.h"
+#include "sentry/objects.h"
+#include "sentry/passwd.h"
+#include "sentry/syscalls.h"
+#include "vfs/rootfs.h"
+
+struct boot {
+	struct config config;
+	struct boot_result *result;
+	struct kernel *kernel;
+	struct mnt_ns *mnt_ns;
+	struct fs_context *fs; /* the sentry's own: root of the namespace */
+	struct vfs_ctx ctx;    /* the sentry as caller: root, all capabilities */
+	struct fd_table *files;
+	struct cred *cred;
+	struct console *console;
+	const char *home; /* of the user, for HOME */
+	struct timespec start;
+};
+
+static int fail(struct boot *b, int status, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int fail(struct boot *b, int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(b->result->error, sizeof(b->result->error), fmt, ap);
+	va_end(ap);
+	b->result->status = status;
+	return -1;
+}
+
+static uint64_t since(const struct timespec *start)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)((now.tv_sec - start->tv_sec) * 1000000000 +
+			  (now.tv_nsec - start->tv_nsec));
+}
+
+static int read_config(struct boot *b, int fd)
+{
+	char why[256];
+	struct stat st;
+	void *blob;
+
+	if (fstat(fd, &st))
+		return fail(b, EXIT_KVMSBOX, "can't read the configuration: %s", strerror(errno));
+	blob = mmap(NULL, (size_t)st.st_size + 1, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (blob == MAP_FAILED)
+		return fail(b, EXIT_KVMSBOX, "can't map the configuration: %s", strerror(errno));
+	close(fd);
+	if (config_parse(blob, (size_t)st.st_size, &b->config, why, sizeof(why)))
+		return fail(b, EXIT_KVMSBOX, "%s", why);
+	return 0;
+}
+
+static int start_kernel(struct boot *b)
+{
+	const struct platform_type *type;
+	struct platform_config pc = {0};
+	struct platform *platform;
+	char why[256] = "";
+	int err;
+
+	err = arena_init();
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't map the kernel arena: %s", strerror(-err));
+	type = platform_find(b->config.platform ? b->config.platform : "auto", why, sizeof(why));
+	if (!type)
+		return fail(b, EXIT_KVMSBOX, "%s", why);
+	if (why[0])
+		log_info("running on %s: %s", type->name, why);
+	err = physmem_init(b->config.memory_limit);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't make the memory file: %s", strerror(-err));
+	err = type->create(&pc, &platform);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't start the %s platform: %s", type->name,
+			    strerror(-err));
+	err = vfs_init();
+	if (!err)
+		err = vdso_init();
+	if (!err)
+		err = kernel_init(platform, &b->kernel);
+	if (!err)
+		err = objects_init();
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't start the kernel: %s", strerror(-err));
+	if (b->config.ncpus && b->config.ncpus < b->kernel->ncpus) {
+		b->kernel->ncpus = b->config.ncpus;
+		CPU_ZERO(&b->kernel->cpus);
+		for (unsigned int i = 0; i < b->kernel->ncpus; i++)
+			CPU_SET(i, &b->kernel->cpus);
+	}
+	b->kernel->max_tasks = (int)b->config.max_pids;
+	b->kernel->stats = b->config.stats;
+	if (b->config.strace_fd >= 0) {
+		b->kernel->strace.enabled = true;
+		b->kernel->strace.fd = b->config.strace_fd;
+	}
+	if (b->config.hostname) {
+		memset(b->kernel->root_uts->nodename, 0, sizeof(b->kernel->root_uts->nodename));
+		strncpy(b->kernel->root_uts->nodename, b->config.hostname, 64);
+	}
+	return 0;
+}
+
+/* ---- file systems ---- */
+
+/* A context of the sentry's own: the namespace's root, all capabilities. */
+static int become_caller(struct boot *b)
+{
+	struct path root;
+
+	b->ctx.cred = cred_alloc(0, 0, NULL, 0, CAP_FULL_SET);
+	mnt_ns_root(b->mnt_ns, &root);
+	b->fs = fs_context_alloc(&root, &root, 0);
+	path_put(&root);
+	if (!b->ctx.cred || !b->fs)
+		return fail(b, EXIT_KVMSBOX, "out of memory");
+	b->ctx.fs = b->fs;
+	b->ctx.mnt_ns = b->mnt_ns;
+	b->ctx.fsize_limit = RLIM_INFINITY;
+	return 0;
+}
+
+static int mount_root(struct boot *b)
+{
+	struct super *sb;
+	gpa_t gpa;
+	int err;
+
+	err = physmem_add_file(b->config.image_fd, b->config.image_size, &gpa);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't map the image: %s", strerror(-err));
+	sb = rootfs_mount(gpa, b->config.image_size);
+	if (IS_ERR(sb))
+		return fail(b, EXIT_KVMSBOX, "can't mount the image: %s",
+			    strerror((int)-PTR_ERR(sb)));
+	b->mnt_ns = mnt_ns_alloc(sb, 0);
+	if (IS_ERR(b->mnt_ns))
+		return fail(b, EXIT_KVMSBOX, "can't make the mount namespace: %s",
+			    strerror((int)-PTR_ERR(b->mnt_ns)));
+	return become_caller(b);
+}
+
+/* Makes the directories of @path that are missing, the last one included unless @file. */
+static int make_parents(struct boot *b, const char *path, bool file)
+{
+	char *copy = strdup(path);
+	int err = 0;
+
+	for (char *p = copy + 1; copy && !err; p++) {
+		char c = *p;
+
+		if (c && c != '/')
+			continue;
+		if (!c && file)
+			break;
+		*p = 0;
+		err = vfs_mkdir(&b->ctx, NULL, copy, 0755);
+		if (err == -EEXIST)
+			err = 0;
+		*p = c;
+		if (!c)
+			break;
+	}
+	free(copy);
+	return copy ? err : -ENOMEM;
+}
+
+static int mount_at(struct boot *b, struct super *sb, const char *target, unsigned long flags,
+		    bool file)
+{
+	struct path at;
+	int err;
+
+	err = make_parents(b, target, file);
+	if (!err && file) {
+		err = vfs_mknod(&b->ctx, NULL, target, S_IFREG | 0644, 0);
+		if (err == -EEXIST)
+			err = 0;
+	}
+	if (!err)
+		err = path_lookup(&b->ctx, NULL, target, WALK_FOLLOW, &at);
+	if (err)
+		return err;
+	err = mount_new(&b->ctx, sb, &at, flags);
+	path_put(&at);
+	return err;
+}
+
+static int mount_type(struct boot *b, const char *type, const char *target, const char *options,
+		      unsigned long flags)
+{
+	const struct fs_type *fs = fs_type_find(type);
+	struct super *sb;
+	int err = -ENODEV;
+
+	if (fs) {
+		sb = fs->mount(&b->ctx, type, options);
+		err = PTR_ERR_OR_ZERO(sb);
+		if (!err) {
+			err = mount_at(b, sb, target, flags, false);
+			super_put(sb);
+		}
+	}
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't mount %s on %s: %s", type, target,
+			    strerror(-err));
+	return 0;
+}
+
+static int mount_volume(struct boot *b, const struct config_volume *v)
+{
+	struct super *sb;
+	struct stat st;
+	int index, err;
+
+	if (fstat(v->fd, &st))
+		return fail(b, EXIT_KVMSBOX, "volume %s: %s", v->source, strerror(errno));
+	index = hostfd_add(v->fd);
+	err = index < 0 ? index : 0;
+	if (!err) {
+		sb = hostfs_mount(index, v->source, v->readonly);
+		err = PTR_ERR_OR_ZERO(sb);
+	}
+	if (!err) {
+		err = mount_at(b, sb, v->target, MS_NODEV | MS_NOSUID | (v->readonly ? MS_RDONLY : 0),
+			       !S_ISDIR(st.st_mode));
+		super_put(sb);
+	}
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't mount volume %s on %s: %s", v->source,
+			    v->target, strerror(-err));
+	return 0;
+}
+
+static int mount_all(struct boot *b)
+{
+	struct path root;
+	int err;
+
+	if (mount_root(b) ||
+	    mount_type(b, "proc", "/proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC) ||
+	    mount_type(b, "devtmpfs", "/dev", "mode=755", MS_NOSUID) ||
+	    mount_type(b, "devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666",
+		       MS_NOSUID | MS_NOEXEC) ||
+	    mount_type(b, "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV) ||
+	    mount_type(b, "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
+		return -1;
+	for (size_t i = 0; i < b->config.nvolumes; i++) {
+		if (mount_volume(b, &b->config.volumes[i]))
+			return -1;
+	}
+	err = make_parents(b, "/tmp", false);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't make /tmp: %s", strerror(-err));
+	if (!b->config.readonly)
+		return 0;
+	mnt_ns_root(b->mnt_ns, &root);
+	err = mount_remount(&b->ctx, &root, MS_RDONLY, true);
+	path_put(&root);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't make the root read-only: %s", strerror(-err));
+	return 0;
+}
+
+/* ---- descriptors and credentials ---- */
+
+static int install_file(struct boot *b, struct file *file, int fd)
+{
+	int err = PTR_ERR_OR_ZERO(file);
+
+	if (!err)
+		err = fd_replace(&b->ctx, b->files, file, (unsigned int)fd, false, 1024);
+	if (err < 0)
+		return fail(b, EXIT_KVMSBOX, "can't set up descriptor %d: %s", fd, strerror(-err));
+	return 0;
+}
+
+static int set_up_terminal(struct boot *b)
+{
+	struct file *slave;
+	int err;
+
+	err = console_create(b->kernel, b->mnt_ns, b->config.stdio[0], b->config.stdio[1],
+			     &b->console, &slave);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't make a terminal: %s", strerror(-err));
+	for (int i = 0; i < 3; i++) {
+		if (install_file(b, file_get(slave), i)) {
+			file_put(slave);
+			return -1;
+		}
+	}
+	file_put(slave);
+	return 0;
+}
+
+static int set_up_files(struct boot *b)
+{
+	b->files = fd_table_alloc();
+	if (!b->files)
+		return fail(b, EXIT_KVMSBOX, "out of memory");
+	if (b->config.terminal)
+		return set_up_terminal(b);
+	for (int i = 0; i < 3; i++) {
+		int host = b->config.stdio[i], index, flags;
+
+		if (host < 0)
+			continue;
+		/* The image must not be able to change what the caller's shell shares with us. */
+		flags = fcntl(host, F_GETFL);
+		index = hostfd_add(host);
+		if (index < 0 || flags < 0)
+			return fail(b, EXIT_KVMSBOX, "can't pass descriptor %d: %s", i,
+				    strerror(errno));
+		if (install_file(b, hostfile_alloc(index, (unsigned int)flags, b->cred), i))
+			return -1;
+	}
+	return 0;
+}
+
+
+static int set_up_cred(struct boot *b)
+{
+	struct passwd_entry user = {.uid = b->config.uid, .gid = b->config.gid};
+	char why[256];
+
+	memcpy(user.groups, b->config.groups, b->config.ngroups * sizeof(user.groups[0]));
+	user.ngroups = b->config.ngroups;
+	if (passwd_resolve(&b->ctx, b->config.user, &user, why, sizeof(why)))
+		return fail(b, EXIT_KVMSBOX, "%s", why);
+	/* The sandbox's root rules the sandbox: everything it can reach is its own. */
+	b->cred = cred_alloc(user.uid, user.gid, user.groups, (unsigned int)user.ngroups,
+			     CAP_FULL_SET);
+	if (!b->cred)
+		return fail(b, EXIT_KVMSBOX, "out of memory");
+	b->home = strdup(user.home);
+	return 0;
+}
+
+/* HOME as the user's home directory unless the environment says otherwise (fact 33). */
+static char **with_home(char **env, const char *home)
+{
+	size_t n = 0;
+	char **v;
+
+	for (; env[n]; n++) {
+		if (!strncmp(env[n], "HOME=", 5))
+			return env;
+	}
+	v = calloc(n + 2, sizeof(*v));
+	if (!v || asprintf(&v[n], "HOME=%s", home && home[0] ? home : "/") < 0)
+		return env;
+	memcpy(v, env, n * sizeof(*v));
+	return v;
+}
+
+/* ---- init ---- */
+
+static int exec_status(int err)
+{
+	switch (-err) {
+	case ENOENT:
+	case ENOTDIR:
+		return EXIT_NOT_FOUND;
+	case ENOMEM:
+	case EAGAIN:
+		return EXIT_KVMSBOX;
+	default:
+		return EXIT_CANT_EXEC;
+	}
+}
+
+static int create_init(struct boot *b, struct thread_group **init)
+{
+	struct config *c = &b->config;
+	struct create_process_args args = {
+		.filename = c->filename,
+		.argv = c->args,
+		.cwd = c->cwd,
+		.umask = c->umask,
+		.cred = b->cred,
+		.files = b->files,
+		.no_new_privs = c->no_new_privs,
+		.tty = b->console ? console_tty(b->console) : NULL,
+	};
+	char *found = NULL;
+	int err;
+
+	if (!c->args[0])
+		return fail(b, EXIT_KVMSBOX,
+			    "no command given and the image names none: add one after IMAGE");
+	args.envp = with_home(c->env, b->home);
+	if (!c->filename) {
+		struct vfs_ctx ctx = b->ctx;
+
+		ctx.cred = b->cred;
+		found = kernel_find_executable(&ctx, c->args[0], args.envp, c->cwd);
+		if (IS_ERR(found))
+			return fail(b, exec_status((int)PTR_ERR(found)), "%s: %s", c->args[0],
+				    PTR_ERR(found) == -ENOENT
+					    ? "command not found in the image (looked in PATH)"
+					    : strerror((int)-PTR_ERR(found)));
+		args.filename = found;
+	}
+	args.mnt_ns = mnt_ns_get(b->mnt_ns);
+	err = kernel_create_process(b->kernel, &args, init);
+	kfree(found);
+	if (err) {
+		bool cwd = strstr(args.error, "working directory");
+
+		return fail(b, cwd ? EXIT_KVMSBOX : exec_status(err), "%s", args.error);
+	}
+	return 0;
+}
+
+static int status_of(int wait_status)
+{
+	return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+static void run(struct boot *b, struct thread_group *init)
+{
+	struct forward_args fa = {
+		.kernel = b->kernel,
+		.init = init,
+		.console = b->console,
+		.timeout_ms = b->config.timeout_ms,
+	};
+	struct timespec started;
+	char why[256];
+	int err;
+
+	if (lockdown(b->kernel->platform->type, b->config.nvolumes > 0, why, sizeof(why))) {
+		fail(b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	forward_start(&fa);
+	b->result->boot_ns = since(&b->start);
+	clock_gettime(CLOCK_MONOTONIC, &started);
+	err = kernel_start_process(b->kernel, init);
+	if (err) {
+		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
+		return;
+	}
+	b->result->status = status_of(kernel_wait(b->kernel));
+	b->result->run_ns = since(&started);
+	if (forward_timed_out())
+		b->result->status = EXIT_TIMEOUT;
+}
+
+void sentry_run(int dtb_fd, struct boot_result *result)
+{
+	struct boot b = {.result = result};
+	struct thread_group *init;
+
+	memset(result, 0, sizeof(*result));
+	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	if (read_config(&b, dtb_fd))
+		return;
+	if (b.config.log_level && log_level_parse(b.config.log_level, &log_level)) {
+		fail(&b, EXIT_KVMSBOX, "unknown log level %s", b.config.log_level);
+		return;
+	}
+	/* From here on every thread has the forwarded signals blocked. */
+	forward_block_signals();
+	if (start_kernel(&b) || mount_all(&b) || set_up_cred(&b) || set_up_files(&b) ||
+	    create_init(&b, &init))
+		return;
+	run(&b, init);
+	if (b.console)
+		console_finish(b.console);
+}
+
+void sentry_print_stats(int fd, const struct boot_result *result)
+{
+	struct platform_stat st[PLATFORM_MAX_STATS];
+	struct physmem_stats pm;
+	size_t n;
+
+	if (!the_kernel)
+		return;
+	dprintf(fd, "time: boot %.3f ms, run %.3f ms\n", (double)result->boot_ns / 1e6,
+		(double)result->run_ns / 1e6);
+	physmem_stats(&pm);
+	dprintf(fd, "memory file: %lu KiB resident\n", pm.resident >> 10);
+	n = the_kernel->platform->type->stats(the_kernel->platform, st);
+	for (size_t i = 0; i < n; i++)
+		dprintf(fd, "%s %s: %lu\n", the_kernel->platform->type->name, st[i].name,
+			st[i].value);
+	syscall_print_counts(fd);
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sentry/forward.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sentry/console.h"
+#include "sentry/kernel.h"
+#include "sentry/lib/physmem.h"
+
+/* How often the memory limit is looked at while one is set. */
+#define MEMORY_CHECK_MS 50
+
+static struct forward_args fw;
+static _Atomic bool timed_out;
+
+/* Everything but what means this process itself. */
+static void forwarded_set(sigset_t *set)
+{
+	sigfillset(set);
+	sigdelset(set, SIGKILL);
+	sigdelset(set, SIGSTOP);
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGBUS);
+	sigdelset(set, SIGILL);
+	sigdelset(set, SIGFPE);
+	sigdelset(set, SIGTRAP);
+	sigdelset(set, SIGABRT);
+	sigdelset(set, SIGSYS);
+	sigdelset(set, SIGCHLD);
+	sigdelset(set, SIGPROF);
+	sigdelset(set, PLATFORM_KICK_SIGNAL);
+}
+
+void forward_block_signals(void)
+{
+	sigset_t set;
+
+	forwarded_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static void forward(const siginfo_t *host)
+{
+	int signo = host->si_signo;
+	bool from_terminal = host->si_code == SI_KERNEL;
+	siginfo_t info;
+
+	if (signo == SIGPIPE || signo == SIGTTOU || signo == SIGTTIN)
+		return;
+	if (signo == SIGWINCH && fw.console) {
+		console_resize(fw.console);
+		return;
+	}
+	memset(&info, 0, sizeof(info));
+	info.si_signo = signo;
+	info.si_code = from_terminal ? SI_KERNEL : SI_USER;
+	if (from_terminal && (signo == SIGINT || signo == SIGQUIT || signo == SIGTSTP)) {
+		mutex_lock(&fw.kernel->tasklist);
+		signal_send_pgrp_locked(fw.init->pgrp, &info);
+		mutex_unlock(&fw.kernel->tasklist);
+	} else {
+		(void)!signal_send_group(fw.init, &info);
+	}
+	/* The job stops as a whole, this process with it. */
+	if (signo == SIGTSTP)
+		kill(getpid(), SIGSTOP);
+}
+
+/* Over the limit: the process with the most memory goes, with a message. */
+static void shed_memory(struct kernel *k)
+{
+	struct thread_group *worst = NULL;
+	uint64_t nr = 1, value, most = 0;
+
+	mutex_lock(&k->tasklist);
+	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
+		struct pid *pid = (struct pid *)(uintptr_t)value;
+		struct mm *mm;
+		uint64_t pages;
+
+		if (!pid->tg || pid->tg->is_zombie || pid->tg->group_exit || !pid->tg->leader)
+			continue;
+		mm = task_get_mm(pid->tg->leader);
+		if (!mm)
+			continue;
+		pages = mm_rss(mm);
+		mm_put(mm);
+		if (pages >= most) {
+			most = pages;
+			worst = pid->tg;
+		}
+	}
+	if (worst) {
+		siginfo_t info = {.si_signo = SIGKILL, .si_code = SI_KERNEL};
+
+		log_warn("memory limit reached: killed process %d (%s)",
+			 pid_nr(worst->pid, k->root_pid_ns), worst->leader->comm);
+		(void)!signal_send_group_tasklist(worst, &info);
+	}
+	mutex_unlock(&k->tasklist);
+}
+
+static void *forward_thread(void *unused)
+{
+	struct physmem_stats pm;
+	struct timespec start, now, wait;
+	uint64_t elapsed, left;
+	siginfo_t info;
+	sigset_t set;
+
+	forwarded_set(&set);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	physmem_stats(&pm);
+	for (;;) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		elapsed = (uint64_t)((now.tv_sec - start.tv_sec) * 1000 +
+				     (now.tv_nsec - start.tv_nsec) / 1000000);
+		left = 3600 * 1000;
+		if (fw.timeout_ms && !atomic_load(&timed_out)) {
+			if (elapsed >= fw.timeout_ms) {
+				atomic_store(&timed_out, true);
+				kernel_kill_all(fw.kernel, SIGKILL);
+			} else {
+				left = fw.timeout_ms - elapsed;
+			}
+		}
+		if (pm.limit) {
+			left = MIN(left, (uint64_t)MEMORY_CHECK_MS);
+			if (physmem_over_limit())
+				shed_memory(fw.kernel);
+		}
+		wait.tv_sec = (time_t)(left / 1000);
+		wait.tv_nsec = (long)(left % 1000) * 1000000;
+		if (sigtimedwait(&set, &info, &wait) > 0)
+			forward(&info);
+	}
+	return NULL;
+}
+
+void forward_start(const struct forward_args *args)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	fw = *args;
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 128 << 10);
+	if (pthread_create(&thread, &attr, forward_thread, NULL))
+		log_error("can't start the signal thread: signals to kvmsbox won't reach the program");
+	pthread_attr_destroy(&attr);
+}
+
+bool forward_timed_out(void)
+{
+	return atomic_load(&timed_out);
+}

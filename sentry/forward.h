@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Signals from outside reach the program: one thread takes every signal that the host sends this
+ * process and passes it to init, or to init's process group when the host's terminal made it (as the
+ * host would signal a whole job). It also watches the clock and the memory limit.
+ */
+#ifndef SENTRY_FORWARD_H
+#define SENTRY_FORWARD_H
+
+#include "sentry/lib/types.h"
+
+struct console;
+struct kernel;
+struct thread_group;
+
+struct forward_args {
+	struct kernel *kernel;
+	struct thread_group *init; /* borrowed */
+	struct console *console;   /* or NULL */
+	uint64_t timeout_ms;	   /* 0: none */
+};
+
+/* Blocks what will be forwarded. Before any other thread exists. */
+void forward_block_signals(void);
+/* Starts the thread. Once. */
+void forward_start(const struct forward_args *args);
+/* Did the time limit end the sandbox? */
+bool forward_timed_out(void);
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one kernel of a sandbox: made, waited for, torn down. */
+#include "sentry/kernel.h"
+
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sentry/futex.h"
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
+#include "sentry/objects.h"
+
+struct kernel *the_kernel;
+
+#define INFINITE                                                                                   \
+	{                                                                                          \
+		RLIM_INFINITY, RLIM_INFINITY                                                       \
+	}
+const struct rlimit kernel_default_limits[RLIM_NLIMITS] = {
+	[RLIMIT_CPU] = INFINITE,
+	[RLIMIT_FSIZE] = INFINITE,
+	[RLIMIT_DATA] = INFINITE,
+	[RLIMIT_STACK] = {8UL << 20, RLIM_INFINITY},
+	[RLIMIT_CORE] = {0, RLIM_INFINITY},
+	[RLIMIT_RSS] = INFINITE,
+	[RLIMIT_NPROC] = {32768, 32768},
+	[RLIMIT_NOFILE] = {1024, 1048576},
+	[RLIMIT_MEMLOCK] = {8UL << 20, 8UL << 20},
+	[RLIMIT_AS] = INFINITE,
+	[RLIMIT_LOCKS] = INFINITE,
+	[RLIMIT_SIGPENDING] = {32768, 32768},
+	[RLIMIT_MSGQUEUE] = {819200, 819200},
+	[RLIMIT_NICE] = {0, 0},
+	[RLIMIT_RTPRIO] = {0, 0},
+	[RLIMIT_RTTIME] = INFINITE,
+};
+
+int kernel_init(struct platform *platform, struct kernel **out)
+{
+	struct kernel *k = kzalloc(sizeof(*k));
+	long err;
+
+	if (!k)
+		return -ENOMEM;
+	mutex_init(&k->tasklist, LOCK_TASKLIST);
+	mutex_init(&k->users_lock, LOCK_OBJECT);
+	list_init(&k->users);
+	waitq_init(&k->exit_wait);
+	k->platform = platform;
+	CPU_ZERO(&k->cpus);
+	k->ncpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
+	for (unsigned int i = 0; i < k->ncpus; i++)
+		CPU_SET(i, &k->cpus);
+	clock_gettime(CLOCK_REALTIME, &k->boot_time);
+	clock_gettime(CLOCK_BOOTTIME, &k->boot_boottime);
+
+	k->root_pid_ns = pid_ns_alloc(k, NULL);
+	err = PTR_ERR_OR_ZERO(k->root_pid_ns);
+	if (err)
+		goto out_kernel;
+	k->root_uts = uts_ns_alloc("kvmsbox", "(none)");
+	err = PTR_ERR_OR_ZERO(k->root_uts);
+	if (err)
+		goto out_pid_ns;
+	k->root_ipc = ipc_ns_alloc();
+	err = PTR_ERR_OR_ZERO(k->root_ipc);
+	if (err)
+		goto out_uts;
+	k->root_net = net_ns_alloc();
+	err = PTR_ERR_OR_ZERO(k->root_net);
+	if (err)
+		goto out_ipc;
+	futex_init();
+	the_kernel = k;
+	*out = k;
+	return 0;
+
+out_ipc:
+	ipc_ns_put(k->root_ipc);
+out_uts:
+	uts_ns_put(k->root_uts);
+out_pid_ns:
+	pid_ns_put(k->root_pid_ns);
+out_kernel:
+	kfree(k);
+	return (int)err;
+}
+
+void kernel_thread_ended(struct kernel *k)
+{
+	if (atomic_fetch_sub(&k->nr_threads_running, 1) == 1)
+		syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL,
+			NULL, 0);
+}
+
+void kernel_kill_all(struct kernel *k, int signo)
+{
+	siginfo_t info;
+	uint64_t nr = 1, value;
+
+	memset(&info, 0, sizeof(info));
+	info.si_signo = signo;
+	info.si_code = SI_KERNEL;
+	mutex_lock(&k->tasklist);
+	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
+		struct pid *pid = (struct pid *)(uintptr_t)value;
+
+		if (pid->tg && !pid->tg->is_zombie)
+			(void)!signal_send_group_tasklist(pid->tg, &info);
+	}
+	mutex_unlock(&k->tasklist);
+}
+
+/* The end of init kills everybody (exit.c); the last host thread ends the wait. */
+int kernel_wait(struct kernel *k)
+{
+	for (;;) {
+		int running = atomic_load(&k->nr_threads_running);
+
+		if (!running)
+			return k->exit_status;
+		syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAIT_PRIVATE, running, NULL, NULL,
+			0);
+	}
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The arena: one contiguous region at a fixed address that holds every kernel object, so that a
+ * snapshot of a quiesced sandbox is memory and not serialization code (docs: DESIGN decision 7).
+ * Rules: nothing in the arena points into the ordinary heap; host resources (fds, threads, vCPUs)
+ * are indices into tables outside it (hostfd.h).
+ *
+ * Allocation is by size class with a lock per class, larger blocks by whole pages. Thread-safe.
+ */
+#ifndef SENTRY_LIB_ARENA_H
+#define SENTRY_LIB_ARENA_H
+
+#include "sentry/lib/types.h"
+
+#define ARENA_BASE 0x200000000000UL
+#define ARENA_SIZE (16UL << 30) /* address space, not memory */
+
+/* Maps the arena. Called once, before any other function here. Returns 0 or -errno. */
+int arena_init(void) __must_check;
+/* Bytes handed out and not freed: tests compare it before and after. */
+size_t arena_in_use(void);
+
+/* For tests: of the allocations from now on the @n-th fails, once. 0: none. */
+void arena_fail_at(long n);
+
+/* Return memory aligned to 16 bytes (a page if @size is a page or more), or NULL. */
+void *kmalloc(size_t size) __must_check __attribute__((malloc, alloc_size(1)));
+void *kzalloc(size_t size) __must_check __attribute__((malloc, alloc_size(1)));
+void *kcalloc(size_t n, size_t size) __must_check __attribute__((malloc, alloc_size(1, 2)));
+void *krealloc(void *old, size_t size) __must_check __attribute__((alloc_size(2)));
+char *kstrdup(const char *s) __must_check;
+void *kmemdup(const void *p, size_t size) __must_check;
+void kfree(const void *ptr);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Host descriptors by index, and the poller: one thread in epoll_wait that turns host readiness into
+ * wake-ups of wait queues. Watches are edge-triggered; whoever waits looks at the state (poll)
+ * after adding itself, so an edge before that is not missed.
+ */
+#include "sentry/lib/hostfd.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "sentry/lib/log.h"
+
+#define MAX_HOSTFDS 65536
+
+struct hostfd {
+	int fd; /* -1: free */
+	struct waitq *wq; /* watched by; under poll_lock */
+};
+
+/* Outside the arena: ordinary memory. */
+static struct hostfd *table;
+static unsigned int table_size;
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Held while a wake-up is delivered, so that unwatch can wait for it. */
+static pthread_mutex_t poll_lock = PTHREAD_MUTEX_INITIALIZER;
+static int epoll_fd = -1;
+
+int hostfd_add(int fd)
+{
+	unsigned int i;
+
+	pthread_mutex_lock(&table_lock);
+	if (!table) {
+		/* One block for good: entries never move. Index 0 is "none". */
+		table = calloc(MAX_HOSTFDS, sizeof(*table));
+		if (!table)
+			goto out_full;
+		table_size = 1;
+		table[0].fd = -1;
+	}
+	for (i = 1; i < table_size && table[i].fd >= 0; i++)
+		;
+	if (i == MAX_HOSTFDS)
+		goto out_full;
+	if (i == table_size)
+		table_size++;
+	table[i].fd = fd;
+	table[i].wq = NULL;
+	pthread_mutex_unlock(&table_lock);
+	return (int)i;
+
+out_full:
+	pthread_mutex_unlock(&table_lock);
+	close(fd);
+	return -EMFILE;
+}
+
+int hostfd_get(int index)
+{
+	return table[index].fd;
+}
+
+void hostfd_close(int index)
+{
+	int fd;
+
+	hostfd_unwatch(index);
+	pthread_mutex_lock(&table_lock);
+	fd = table[index].fd;
+	table[index].fd = -1;
+	pthread_mutex_unlock(&table_lock);
+	close(fd);
+}
+
+static void *poller(void *unused)
+{
+	struct epoll_event ev[64];
+
+	for (;;) {
+		int n = epoll_wait(epoll_fd, ev, ARRAY_SIZE(ev), -1);
+
+		for (int i = 0; i < n; i++) {
+			struct hostfd *h = &table[ev[i].data.u32];
+
+			pthread_mutex_lock(&poll_lock);
+			if (h->wq)
+				waitq_wake(h->wq, ev[i].events);
+			pthread_mutex_unlock(&poll_lock);
+		}
+		if (n < 0 && errno != EINTR)
+			log_error("poller: epoll_wait failed with errno %d", errno);
+		if (n < 0 && errno != EINTR)
+			return NULL;
+	}
+}
+
+/* poll_lock held. */
+static int start_poller(void)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	pthread_t thread;
+	int err;
+
+	if (epoll_fd >= 0)
+		return 0;
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		return -errno;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 128 << 10);
+	err = pthread_create(&thread, &attr, poller, NULL);
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (err) {
+		close(epoll_fd);
+		epoll_fd = -1;
+	}
+	return -err;
+}
+
+int hostfd_watch(int index, struct waitq *wq)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+				 .data.u32 = (uint32_t)index};
+	int err;
+
+	pthread_mutex_lock(&poll_lock);
+	err = start_poller();
+	if (!err && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, table[index].fd, &ev))
+		err = -errno;
+	if (!err)
+		table[index].wq = wq;
+	pthread_mutex_unlock(&poll_lock);
+	return err;
+}
+
+void hostfd_unwatch(int index)
+{
+	pthread_mutex_lock(&poll_lock);
+	if (table[index].wq) {
+		epoll_ctl(epoll_fd, EPOLL_CTL_DEL, table[index].fd, NULL);
+		table[index].wq = NULL;
+	}
+	pthread_mutex_unlock(&poll_lock);
+}
+
+uint32_t hostfd_poll(int index, uint32_t events)
+{
+	struct pollfd p = {.fd = table[index].fd, .events = (short)events};
+
+	if (poll(&p, 1, 0) <= 0)
+		return 0;
+	return (uint16_t)p.revents;
+}

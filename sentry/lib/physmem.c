@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest physical memory: a sparse memory file and its frames.
+ *
+ * Frames are handed out in three ways, from cheapest to dearest: from a small stack of freed frames
+ * that are still resident (zeroed by hand), from free extents that have been given back to the host
+ * (read as zero), and from space never used before. Space is opened in chunks that double in size,
+ * each announced to the listener (KVM makes a memory slot of it).
+ *
+ * All state is in the arena's neighbourhood: the reference counts in a fixed sparse region right
+ * behind the arena, the rest in the arena.
+ */
+#include "sentry/lib/physmem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/log.h"
+
+#define NR_FRAMES	(PHYS_RAM_SIZE >> PAGE_SHIFT)
+#define REFS_BASE	(ARENA_BASE + ARENA_SIZE)
+#define RAM_BASE	0x300000000000UL /* where the memory file is mapped in the sentry */
+#define FIRST_CHUNK	(64UL << 20)
+#define EXTENT_MAX	512		/* frames: 2 MiB */
+#define WARM_FRAMES	1024		/* freed and still resident: 4 MiB */
+#define NR_ORDERS	10		/* free extents of 2^0 … 2^9 frames */
+#define FILE_USE_WINDOW (64UL << 20)
+#define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
+
+/* A free extent that reads as zero; kept outside of the frames, which are not resident. */
+struct free_extent {
+	struct free_extent *next;
+	gpa_t gpa;
+};
+
+struct physmem {
+	struct mutex lock; /* LOCK_PHYSMEM */
+	int fd;
+	uint64_t limit;
+	gpa_t next;    /* never used from here on; under lock, like the rest */
+	gpa_t opened;  /* announced up to here */
+	struct free_extent *free[NR_ORDERS];
+	gpa_t warm[WARM_FRAMES];
+	size_t nr_warm;
+	_Atomic uint64_t frames;
+	struct physmem_listener *listener;
+	struct phys_file files[PHYS_MAX_FILES];
+	size_t nr_files;
+	gpa_t next_file;
+	uint64_t file_windows[MAX_FILE_WINDOWS / 64]; /* announced; atomic */
+};
+
+struct physmem *physmem;
+
+static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
+
+int physmem_init(size_t limit)
+{
+	struct physmem *pm = kzalloc(sizeof(*pm));
+	int err;
+
+	if (!pm)
+		return -ENOMEM;
+	pm->fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
+	if (pm->fd < 0) {
+		err = -errno;
+		goto out_pm;
+	}
+	if (ftruncate(pm->fd, (off_t)PHYS_RAM_SIZE)) {
+		err = -errno;
+		goto out_fd;
+	}
+	if (mmap((void *)RAM_BASE, PHYS_RAM_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, pm->fd, 0) == MAP_FAILED ||
+	    mmap((void *)REFS_BASE, NR_FRAMES * sizeof(*refs), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		 0) == MAP_FAILED) {
+		err = -errno;
+		goto out_fd;
+	}
+	mutex_init(&pm->lock, LOCK_PHYSMEM);
+	pm->limit = limit;
+	pm->next = PAGE_SIZE;
+	pm->next_file = PHYS_FILE_BASE;
+	physmem = pm;
+	return 0;
+
+out_fd:
+	close(pm->fd);
+out_pm:
+	kfree(pm);
+	return err;
+}
+
+void physmem_set_listener(struct physmem_listener *l)
+{
+	struct physmem *pm = physmem;
+
+	pm->listener = l;
+	if (l && pm->opened && l->add_range(l, 0, pm->opened))
+		log_error("can't give the guest its first %lu MiB of memory", pm->opened >> 20);
+}
+
+int physmem_add_file(int fd, size_t size, gpa_t *gpa)
+{
+	struct physmem *pm = physmem;
+	struct phys_file *f;
+	void *host;
+
+	size = PAGE_ALIGN_UP(size);
+	if (pm->nr_files == PHYS_MAX_FILES || size > PHYS_FILE_END - pm->next_file)
+		return -ENOSPC;
+	host = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (host == MAP_FAILED)
+		return -errno;
+	f = &pm->files[pm->nr_files++];
+	f->base = pm->next_file;
+	f->size = size;
+	f->fd = fd;
+	f->host = host;
+	*gpa = f->base;
+	pm->next_file += ALIGN_UP(size, FILE_USE_WINDOW);
+	return 0;
+}
+
+static const struct phys_file *file_of(gpa_t gpa)
+{
+	const struct physmem *pm = physmem;
+
+	for (size_t i = 0; i < pm->nr_files; i++) {
+		if (gpa - pm->files[i].base < pm->files[i].size)
+			return &pm->files[i];
+	}
+	return NULL;
+}
+
+int phys_use_range(gpa_t gpa, size_t len)
+{
+	struct physmem *pm = physmem;
+	uint64_t first, last;
+
+	if (gpa < PHYS_FILE_BASE || !pm->listener || !len)
+		return 0;
+	first = (gpa - PHYS_FILE_BASE) / FILE_USE_WINDOW;
+	last = (gpa + len - 1 - PHYS_FILE_BASE) / FILE_USE_WINDOW;
+	for (uint64_t w = first; w <= last; w++) {
+		uint64_t bit = 1ULL << (w % 64), *word = &pm->file_windows[w / 64];
+		gpa_t start = PHYS_FILE_BASE + w * FILE_USE_WINDOW;
+		const struct phys_file *f = file_of(MAX(start, gpa));
+		int err;
+
+		if (__atomic_load_n(word, __ATOMIC_ACQUIRE) & bit)
+			continue;
+		if (!f)
+			return -EINVAL;
+		err = pm->listener->add_range(pm->listener, start,
+					      MIN(FILE_USE_WINDOW, f->base + f->size - start));
+		if (err)
+			return err;
+		__atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
+int physmem_fd(void)
+{
+	return physmem->fd;
+}
+
+void *phys_ptr(gpa_t gpa)
+{
+	const struct phys_file *f;
+
+	if (likely(gpa < PHYS_RAM_SIZE))
+		return (uint8_t *)RAM_BASE + gpa;
+	f = file_of(gpa);
+	BUG_ON(!f);
+	return f->host + (gpa - f->base);
+}
+
+void phys_backing(gpa_t gpa, int *fd, uint64_t *offset)
+{
+	const struct phys_file *f;
+
+	if (gpa < PHYS_RAM_SIZE) {
+		*fd = physmem->fd;
+		*offset = gpa;
+		return;
+	}
+	f = file_of(gpa);
+	BUG_ON(!f);
+	*fd = f->fd;
+	*offset = gpa - f->base;
+}
+
+/* ---- free extents ---- */
+
+static unsigned int order_of(size_t n)
+{
+	unsigned int order = 0;
+
+	while ((1UL << order) < n)
+		order++;
+	return order;
+}
+
+/* Puts [gpa, gpa+n frames), which reads as zero, on the lists in aligned power-of-two pieces. */
+static void free_extent_locked(struct physmem *pm, gpa_t gpa, size_t n)
+{
+	while (n) {
+		unsigned int order = NR_ORDERS - 1;
+		struct free_extent *e;
+
+		while ((1UL << order) > n || (gpa >> PAGE_SHIFT) & ((1UL << order) - 1))
+			order--;
+		e = kmalloc(sizeof(*e));
+		if (!e)
+			return; /* lost until the sandbox ends; the host has the memory */
+		e->gpa = gpa;
+		e->next = pm->free[order];
+		pm->free[order] = e;
+		gpa += PAGE_SIZE << order;
+		n -= 1UL << order;
+	}
+}
+
+/* Makes sure that space below @end is announced. Returns false when there is no more. */
+static bool open_space(struct physmem *pm, gpa_t end)
+{
+	while (pm->opened < end) {
+		size_t len = pm->opened ? pm->opened : FIRST_CHUNK;
+
+		len = MIN(len, PHYS_RAM_SIZE - pm->opened);
+		if (!len)
+			return false;
+		if (pm->listener && pm->listener->add_range(pm->listener, pm->opened, len))
+			return false;
+		pm->opened += len;
+	}
+	return true;
+}
+
+/* 2^order frames, aligned, reading as zero. */
+static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
+{
+	size_t bytes = PAGE_SIZE << order;
+	unsigned int o;
+	gpa_t gpa;
+
+	for (o = order; o < NR_ORDERS; o++) {
+		struct free_extent *e = pm->free[o];
+
+		if (!e)
+			continue;
+		pm->free[o] = e->next;
+		gpa = e->gpa;
+		kfree(e);
+		free_extent_locked(pm, gpa + bytes, (1UL << o) - (1UL << order));
+		return gpa;
+	}
+	gpa = ALIGN_UP(pm->next, bytes);
+	if (gpa + bytes > PHYS_RAM_SIZE || !open_space(pm, gpa + bytes))
+		return GPA_NONE;
+	free_extent_locked(pm, pm->next, (gpa - pm->next) >> PAGE_SHIFT);
+	pm->next = gpa + bytes;
+	return gpa;
+}
+
+static gpa_t alloc_one(bool zero)
+{
+	struct physmem *pm = physmem;
+	gpa_t gpa;
+	bool warm;
+
+	mutex_lock(&pm->lock);
+	warm = pm->nr_warm;
+	gpa = warm ? pm->warm[--pm->nr_warm] : take_extent_locked(pm, 0);
+	mutex_unlock(&pm->lock);
+	if (gpa == GPA_NONE)
+		return gpa;
+	if (warm && zero)
+		memset(phys_ptr(gpa), 0, PAGE_SIZE);
+	atomic_store_explicit(&refs[gpa >> PAGE_SHIFT], 1, memory_order_release);
+	atomic_fetch_add_explicit(&pm->frames, 1, memory_order_relaxed);
+	return gpa;
+}
+
+gpa_t frame_alloc(void)
+{
+	return alloc_one(true);
+}
+
+gpa_t frame_alloc_dirty(void)
+{
+	return alloc_one(false);
+}
+
+gpa_t frame_alloc_extent(size_t n)
+{
+	struct physmem *pm = physmem;
+	unsigned int order;
+	gpa_t gpa;
+
+	if (!n || n > EXTENT_MAX)
+		return GPA_NONE;
+	order = order_of(n);
+	mutex_lock(&pm->lock);
+	gpa = take_extent_locked(pm, order);
+	if (gpa != GPA_NONE)
+		free_extent_locked(pm, gpa + n * PAGE_SIZE, (1UL << order) - n);
+	mutex_unlock(&pm->lock);
+	if (gpa == GPA_NONE)
+		return gpa;
+	for (size_t i = 0; i < n; i++)
+		atomic_store_explicit(&refs[(gpa >> PAGE_SHIFT) + i], 1, memory_order_release);
+	atomic_fetch_add_explicit(&pm->frames, n, memory_order_relaxed);
+	return gpa;
+}
+
+void frame_get(gpa_t gpa)
+{
+	uint32_t old;
+
+	if (!phys_is_ram(gpa))
+		return;
+	old = atomic_fetch_add_explicit(&refs[gpa >> PAGE_SHIFT], 1, memory_order_relaxed);
+	BUG_ON(old == 0 || old == UINT32_MAX);
+}
+
+/* Drops one reference; true when it was the last. */
+static bool drop(gpa_t gpa)
+{
+	uint32_t old = atomic_fetch_sub_explicit(&refs[gpa >> PAGE_SHIFT], 1, memory_order_acq_rel);
+
+	BUG_ON(old == 0);
+	return old == 1;
+}
+
+/* Gives [gpa, gpa+n frames) back to the host and to the free lists. */
+static void release_run(gpa_t gpa, size_t n)
+{
+	struct physmem *pm = physmem;
+
+	fallocate(pm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+		  (off_t)(n * PAGE_SIZE));
+	mutex_lock(&pm->lock);
+	free_extent_locked(pm, gpa, n);
+	mutex_unlock(&pm->lock);
+	atomic_fetch_sub_explicit(&pm->frames, n, memory_order_relaxed);
+}
+
+void frame_put(gpa_t gpa)
+{
+	struct physmem *pm = physmem;
+
+	if (!phys_is_ram(gpa) || !drop(gpa))
+		return;
+	mutex_lock(&pm->lock);
+	if (pm->nr_warm < WARM_FRAMES) {
+		pm->warm[pm->nr_warm++] = gpa;
+		mutex_unlock(&pm->lock);
+		atomic_fetch_sub_explicit(&pm->frames, 1, memory_order_relaxed);
+		return;
+	}
+	mutex_unlock(&pm->lock);
+	release_run(gpa, 1);
+}
+
+void frame_put_range(gpa_t gpa, size_t n)
+{
+	size_t start = 0, i;
+
+	if (!phys_is_ram(gpa))
+		return;
+	for (i = 0; i < n; i++) {
+		if (drop(gpa + i * PAGE_SIZE))
+			continue;
+		if (i > start)
+			release_run(gpa + start * PAGE_SIZE, i - start);
+		start = i + 1;
+	}
+	if (i > start)
+		release_run(gpa + start * PAGE_SIZE, i - start);
+}
+
+uint32_t frame_refs(gpa_t gpa)
+{
+	return phys_is_ram(gpa) ? atomic_load(&refs[gpa >> PAGE_SHIFT]) : 0;
+}
+
+void physmem_stats(struct physmem_stats *st)
+{
+	struct stat sb;
+
+	st->limit = physmem->limit;
+	st->frames = atomic_load(&physmem->frames);
+	st->resident = fstat(physmem->fd, &sb) ? 0 : (uint64_t)sb.st_blocks * 512;
+}
+
+void physmem_limits(struct physmem_stats *st)
+{
+	st->limit = physmem->limit;
+	st->frames = atomic_load_explicit(&physmem->frames, memory_order_relaxed);
+	st->resident = 0;
+}
+
+bool physmem_over_limit(void)
+{
+	struct physmem_stats st;
+
+	/* Frames handed out bound what can be resident: no host call while they are few. */
+	if (!physmem->limit || atomic_load(&physmem->frames) * PAGE_SIZE <= physmem->limit)
+		return false;
+	physmem_stats(&st);
+	return st.resident > st.limit;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's physical address space: what a page-table entry can point to.
+ *
+ *   [0, PHYS_RAM_SIZE)      the memory file: one sparse memfd, mapped once in the sentry. All
+ *                           application memory, file contents made here and page tables are its
+ *                           4 KiB frames. Frames are reference-counted.
+ *   [PHYS_FILE_BASE, …)     read-only host files (the image), mapped whole; not counted.
+ *
+ * On KVM a gpa_t is what the guest's page tables hold; on ptrace and systrap the same tables are
+ * kept in software, and (fd, offset) of a gpa is what is mapped into the stub.
+ *
+ * The frame at gpa 0 is never handed out.
+ */
+#ifndef SENTRY_LIB_PHYSMEM_H
+#define SENTRY_LIB_PHYSMEM_H
+
+#include "sentry/lib/lock.h"
+#include "sentry/lib/types.h"
+
+#define PHYS_RAM_SIZE  (192UL << 30) /* address space; the file is sparse */
+#define PHYS_FILE_BASE (256UL << 30)
+#define PHYS_FILE_END  (512UL << 30) /* 39 bits: the least MAXPHYADDR we ask for */
+#define PHYS_MAX_FILES 8
+
+struct phys_file {
+	gpa_t base;
+	size_t size; /* page multiple */
+	int fd;	     /* host fd, read-only */
+	uint8_t *host;
+};
+
+/* Told about gpa ranges that are about to be used (KVM adds memory slots). */
+struct physmem_listener {
+	/* [gpa, gpa+len) becomes used. Returns 0 or -errno. Called without locks, idempotent. */
+	int (*add_range)(struct physmem_listener *l, gpa_t gpa, size_t len);
+};
+
+struct physmem;
+extern struct physmem *physmem; /* the sandbox's one */
+
+/*
+ * Makes the memory file. @limit is the most bytes that applications may have resident (--memory),
+ * 0 for none. Returns 0 or -errno.
+ */
+int physmem_init(size_t limit) __must_check;
+void physmem_set_listener(struct physmem_listener *l);
+/* Adds a read-only host file of @size bytes; the fd stays the caller's and must stay open. */
+int physmem_add_file(int fd, size_t size, gpa_t *gpa) __must_check;
+
+/*
+ * Announces that page tables are going to point into [gpa, gpa+len): a no-op for RAM and for what
+ * was announced before. To be called before entries for file ranges are installed. 0 or -errno.
+ */
+int phys_use_range(gpa_t gpa, size_t len) __must_check;
+
+int physmem_fd(void);
+/* Host address of @gpa; valid for the rest of its page (RAM and files are each contiguous). */
+void *phys_ptr(gpa_t gpa);
+static inline bool phys_is_ram(gpa_t gpa)
+{
+	return gpa < PHYS_RAM_SIZE;
+}
+/* What backs @gpa: the fd and the offset in it. */
+void phys_backing(gpa_t gpa, int *fd, uint64_t *offset);
+
+/* One frame with one reference, zeroed. Returns its gpa or GPA_NONE. */
+gpa_t frame_alloc(void) __must_check;
+/* The same without promising zeroes. */
+gpa_t frame_alloc_dirty(void) __must_check;
+/*
+ * @n contiguous zeroed frames, not yet resident (the host pages them in on first touch), aligned to
+ * their size rounded down to a power of two, at most 2 MiB. Each has one reference of its own.
+ */
+gpa_t frame_alloc_extent(size_t n) __must_check;
+/* Frames outside RAM (files) are ignored by get and put. */
+void frame_get(gpa_t gpa);
+/* Drops a reference; the last one frees the frame and gives the memory back to the host. */
+void frame_put(gpa_t gpa);
+uint32_t frame_refs(gpa_t gpa);
+/* Drops one reference on each of @n frames from @gpa: one host call per freed run. */
+void frame_put_range(gpa_t gpa, size_t n);
+
+struct physmem_stats {
+	uint64_t limit;	   /* bytes, 0: none */
+	uint64_t resident; /* bytes of the memory file that the host really holds */
+	uint64_t frames;   /* handed out, resident or not */
+};
+void physmem_stats(struct physmem_stats *st);
+/* The same without asking the host: resident is not set. */
+void physmem_limits(struct physmem_stats *st);
+/* True when resident memory is over the limit. */
+bool physmem_over_limit(void);
+
+#endif

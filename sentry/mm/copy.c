@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sentry's access to application memory. The page table is walked under pt_lock, shared, and the
+ * bytes are copied while it is held, so that no page goes away under the copy; a page that is
+ * missing is faulted in as the application would, and the walk tried again.
+ */
+#include <string.h>
+
+#include "sentry/mm/internal.h"
+
+enum move { MOVE_IN, MOVE_OUT, MOVE_ZERO };
+
+static void move_bytes(enum move how, uint8_t *page, uint8_t *buf, size_t n)
+{
+	if (how == MOVE_IN)
+		memcpy(buf, page, n);
+	else if (how == MOVE_OUT)
+		memcpy(page, buf, n);
+	else
+		memset(page, 0, n);
+}
+
+/* As much of [addr, addr+len) as is mapped for it. pt_lock held shared. */
+static size_t move_mapped(struct mm *mm, enum move how, uaddr_t addr, uint8_t *buf, size_t len)
+{
+	uint64_t need = how == MOVE_IN ? PTE_P : PTE_P | PTE_RW;
+	uint64_t *pte = NULL;
+	size_t done = 0;
+
+	while (done < len) {
+		uaddr_t at = addr + done;
+		size_t off = at & ~PAGE_MASK, n = MIN(len - done, PAGE_SIZE - off);
+		uint64_t value;
+
+		pte = pte && (at & (PT_LEAF_SPAN - 1)) ? pte + 1 : pt_find(&mm->pt, at);
+		value = pte ? pte_read(pte) : 0;
+		if ((value & need) != need)
+			break;
+		move_bytes(how, (uint8_t *)phys_ptr(value & PTE_ADDR) + off,
+			   buf ? buf + done : NULL, n);
+		done += n;
+	}
+	return done;
+}
+
+static size_t move_user(struct mm *mm, enum move how, uaddr_t addr, uint8_t *buf, size_t len)
+{
+	unsigned int access = how == MOVE_IN ? ACCESS_READ : ACCESS_WRITE;
+	siginfo_t info;
+	size_t done = 0;
+
+	if (addr >= USER_TOP)
+		return 0;
+	len = MIN(len, USER_TOP - addr);
+	for (;;) {
+		read_lock(&mm->pt_lock);
+		done += move_mapped(mm, how, addr + done, buf ? buf + done : NULL, len - done);
+		read_unlock(&mm->pt_lock);
+		if (done == len)
+			return done;
+		memset(&info, 0, sizeof(info));
+		if (mm_fault(mm, addr + done, access, &info))
+			return done;
+	}
+}
+
+static size_t um_copy_in(struct usermem *um, void *dst, uaddr_t src, size_t len)
+{
+	return move_user(mm_of(um), MOVE_IN, src, dst, len);
+}
+
+static size_t um_copy_out(struct usermem *um, uaddr_t dst, const void *src, size_t len)
+{
+	return move_user(mm_of(um), MOVE_OUT, dst, (uint8_t *)(uintptr_t)src, len);
+}
+
+static size_t um_zero_out(struct usermem *um, uaddr_t dst, size_t len)
+{
+	return move_user(mm_of(um), MOVE_ZERO, dst, NULL, len);
+}
+
+const struct usermem_ops mm_usermem_ops = {
+	.copy_in = um_copy_in,
+	.copy_out = um_copy_out,
+	.zero_out = um_zero_out,
+};
+
+/* ---- access to another's memory ---- */
+
+/*
+ * A write that ignores protection (ptrace, the loader) goes to a private copy of the page; shared
+ * read-only mappings refuse it. Held exclusively.
+ */
+static int force_writable(struct mm *mm, uaddr_t addr)
+{
+	struct vma *v = vma_at(mm, addr);
+	unsigned long prot;
+	uint64_t *pte;
+	int err;
+
+	if (!v || ((v->flags & VMA_SHARED) && !(v->prot & PROT_WRITE)))
+		return -EFAULT;
+	prot = v->prot;
+	/* As if it were writable, for this one page; its entry gets its rights back below. */
+	v->prot |= PROT_READ | PROT_WRITE;
+	err = populate(v, PAGE_ALIGN_DOWN(addr), PAGE_ALIGN_DOWN(addr) + PAGE_SIZE, ACCESS_WRITE);
+	write_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, addr);
+	if (!err && pte && (pte_read(pte) & PTE_COW)) {
+		uint64_t old = pte_read(pte);
+		gpa_t own = frame_alloc_dirty();
+
+		if (own == GPA_NONE) {
+			err = -ENOMEM;
+		} else {
+			memcpy(phys_ptr(own), phys_ptr(old & PTE_ADDR), PAGE_SIZE);
+			pte_write(pte, pte_make(own, vma_access(v)));
+			if (old & PTE_FILE) {
+				atomic_fetch_sub(&mm->nr_file_rss, 1);
+				atomic_fetch_add(&mm->nr_anon_rss, 1);
+			}
+			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
+			frame_put(old & PTE_ADDR);
+		}
+	}
+	v->prot = prot;
+	write_unlock(&mm->pt_lock);
+	return err;
+}
+
+/* The entry at @addr back to what its vma allows. Held exclusively. */
+static void restore_rights(struct mm *mm, uaddr_t addr)
+{
+	struct vma *v = vma_at(mm, addr);
+	uint64_t *pte, old, next;
+
+	write_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, addr);
+	old = pte ? pte_read(pte) : 0;
+	if (v && PTE_USED(old) && !(old & (PTE_COW | PTE_FILE))) {
+		next = pte_make(old & PTE_ADDR, vma_access(v));
+		if (!vma_access(v))
+			next &= ~PTE_P;
+		if (next != old) {
+			pte_write(pte, next);
+			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
+		}
+	}
+	write_unlock(&mm->pt_lock);
+}
+
+/* One page's part of a forced copy. */
+static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bool write)
+{
+	uint64_t *pte, value;
+	size_t done = 0;
+	struct vma *v;
+
+	write_lock(&mm->lock);
+	v = vma_at(mm, addr);
+	if (!v)
+		goto out_unlock;
+	if (write) {
+		if (force_writable(mm, addr))
+			goto out_unlock;
+	} else if (vma_access(v)) {
+		(void)!populate(v, PAGE_ALIGN_DOWN(addr), PAGE_ALIGN_DOWN(addr) + PAGE_SIZE,
+				ACCESS_READ);
+	}
+	read_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, addr);
+	value = pte ? pte_read(pte) : 0;
+	if (PTE_USED(value)) {
+		move_bytes(write ? MOVE_OUT : MOVE_IN,
+			   (uint8_t *)phys_ptr(value & PTE_ADDR) + (addr & ~PAGE_MASK), buf, n);
+		done = n;
+	}
+	read_unlock(&mm->pt_lock);
+	if (write)
+		restore_rights(mm, addr);
+out_unlock:
+	write_unlock(&mm->lock);
+	return done;
+}
+
+size_t mm_copy_remote(struct mm *mm, uaddr_t addr, void *buf, size_t len, bool write, bool force)
+{
+	size_t done = 0;
+
+	if (!force)
+		return move_user(mm, write ? MOVE_OUT : MOVE_IN, addr, buf, len);
+	if (addr >= USER_TOP)
+		return 0;
+	len = MIN(len, USER_TOP - addr);
+	while (done < len) {
+		uaddr_t at = addr + done;
+		size_t n = MIN(len - done, PAGE_SIZE - (at & ~PAGE_MASK)), got;
+
+		/* What is mapped with the rights needed is just copied. */
+		read_lock(&mm->pt_lock);
+		got = move_mapped(mm, write ? MOVE_OUT : MOVE_IN, at, (uint8_t *)buf + done, n);
+		read_unlock(&mm->pt_lock);
+		if (!got)
+			got = force_page(mm, at, (uint8_t *)buf + done, n, write);
+		if (!got)
+			break;
+		done += got;
+	}
+	return done;
+}
+
+/* ---- words ---- */
+
+/* Host address of the word at @addr, mapped for @access; pt_lock is held shared on success. */
+static uint32_t *word_get(struct mm *mm, uaddr_t addr, unsigned int access)
+{
+	uint64_t need = access & ACCESS_WRITE ? PTE_P | PTE_RW : PTE_P;
+	siginfo_t info;
+
+	if ((addr & 3) || addr >= USER_TOP)
+		return NULL;
+	for (;;) {
+		uint64_t *pte, value;
+
+		read_lock(&mm->pt_lock);
+		pte = pt_find(&mm->pt, addr);
+		value = pte ? pte_read(pte) : 0;
+		if ((value & need) == need)
+			return (uint32_t *)(void *)((uint8_t *)phys_ptr(value & PTE_ADDR) +
+						    (addr & ~PAGE_MASK));
+		read_unlock(&mm->pt_lock);
+		memset(&info, 0, sizeof(info));
+		if (mm_fault(mm, addr, access, &info))
+			return NULL;
+	}
+}
+
+int mm_load32(struct mm *mm, uaddr_t addr, uint32_t *value)
+{
+	uint32_t *word = word_get(mm, addr, ACCESS_READ);
+
+	if (!word)
+		return -EFAULT;
+	*value = __atomic_load_n(word, __ATOMIC_SEQ_CST);
+	read_unlock(&mm->pt_lock);
+	return 0;
+}
+
+int mm_cmpxchg32(struct mm *mm, uaddr_t addr, uint32_t old, uint32_t new_value, uint32_t *seen)
+{
+	uint32_t *word = word_get(mm, addr, ACCESS_WRITE);
+
+	if (!word)
+		return -EFAULT;
+	*seen = old;
+	__atomic_compare_exchange_n(word, seen, new_value, false, __ATOMIC_SEQ_CST,
+				    __ATOMIC_SEQ_CST);
+	read_unlock(&mm->pt_lock);
+	return 0;
+}
+
+/* An inode's key is marked by bit 0, so that the reference can be found again. */
+#define KEY_INODE 1UL
+
+int mm_futex_key(struct mm *mm, uaddr_t addr, bool shared, bool write, struct futex_key *key)
+{
+	struct vma *v;
+
+	if (addr & 3)
+		return -EINVAL;
+	if (addr >= USER_TOP)
+		return -EFAULT;
+	key->object = (uint64_t)(uintptr_t)mm;
+	key->offset = addr;
+	key->shared = shared;
+	if (!shared)
+		return 0;
+	read_lock(&mm->lock);
+	v = vma_at(mm, addr);
+	if (v && v->file && (v->flags & VMA_SHARED)) {
+		key->object = (uint64_t)(uintptr_t)inode_get(v->file->inode) | KEY_INODE;
+		key->offset = (vma_pgoff(v, addr) << PAGE_SHIFT) | (addr & ~PAGE_MASK);
+	}
+	read_unlock(&mm->lock);
+	return v ? 0 : -EFAULT;
+}
+
+void mm_futex_key_put(struct futex_key *key)
+{
+	if (key->object & KEY_INODE)
+		inode_put((struct inode *)(uintptr_t)(key->object & ~KEY_INODE));
+}

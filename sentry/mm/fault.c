@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Page faults: populate, copy on write, grow the stack, or say which signal. */
+#include <string.h>
+
+#include "sentry/mm/internal.h"
+
+#define STACK_GUARD_GAP (256UL * PAGE_SIZE)
+#define COW_AROUND	8 /* neighbours copied along: a fault costs more than eight copies */
+
+static int sigsegv(siginfo_t *info, uaddr_t addr, int code)
+{
+	info->si_signo = SIGSEGV;
+	info->si_code = code;
+	info->si_addr = (void *)addr;
+	return -EFAULT;
+}
+
+static int sigbus(siginfo_t *info, uaddr_t addr)
+{
+	info->si_signo = SIGBUS;
+	info->si_code = BUS_ADRERR;
+	info->si_addr = (void *)addr;
+	return -EFAULT;
+}
+
+/* The stack below @addr's next vma may have to grow. Returns the vma that has @addr, or NULL. Excl. */
+static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
+{
+	struct vma *v = vma_find(mm, addr), *prev;
+	uaddr_t start = PAGE_ALIGN_DOWN(addr);
+
+	if (!v || v->start <= addr)
+		return v;
+	if (!(v->flags & VMA_GROWSDOWN))
+		return NULL;
+	if (mm->limits.stack && mm->limits.stack != UINT64_MAX && v->end - start > mm->limits.stack)
+		return NULL;
+	prev = vma_prev(v);
+	if (start < USER_MIN + STACK_GUARD_GAP ||
+	    (prev && (prev->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) &&
+	     !(prev->flags & VMA_GROWSDOWN) && prev->end + STACK_GUARD_GAP > start) ||
+	    (prev && prev->end > start))
+		return NULL;
+	vma_resize(v, start, v->end);
+	return v;
+}
+
+/* Makes the entry at @va writable: by copying, or because nobody else has the page. pt_lock excl. */
+static int break_cow_one(struct vma *vma, uaddr_t va, uint64_t *pte)
+{
+	uint64_t old = pte_read(pte), keep;
+	gpa_t gpa = old & PTE_ADDR, own;
+
+	if (!(old & PTE_FILE) && frame_refs(gpa) == 1) {
+		pte_write(pte, pte_make(gpa, vma_access(vma)));
+		return 0;
+	}
+	own = frame_alloc_dirty();
+	if (own == GPA_NONE)
+		return -ENOMEM;
+	memcpy(phys_ptr(own), phys_ptr(gpa), PAGE_SIZE);
+	keep = pte_make(own, vma_access(vma));
+	pte_write(pte, keep);
+	if (old & PTE_FILE) {
+		atomic_fetch_sub(&vma->mm->nr_file_rss, 1);
+		atomic_fetch_add(&vma->mm->nr_anon_rss, 1);
+	}
+	return 0;
+}
+
+/*
+ * Copy on write at @addr and a few neighbours in the same state. 0, or -ENOMEM. pt_lock excl.
+ */
+static int break_cow(struct vma *vma, uaddr_t addr)
+{
+	struct mm *mm = vma->mm;
+	gpa_t freed[COW_AROUND];
+	uaddr_t base, end, va;
+	size_t nfreed = 0;
+	int err = 0;
+
+	addr = PAGE_ALIGN_DOWN(addr);
+	base = MAX(ALIGN_DOWN(addr, COW_AROUND * PAGE_SIZE), vma->start);
+	end = MIN(ALIGN_DOWN(addr, COW_AROUND * PAGE_SIZE) + COW_AROUND * PAGE_SIZE, vma->end);
+	for (va = base; va < end; va += PAGE_SIZE) {
+		uint64_t *pte = pt_find(&mm->pt, va), old;
+
+		old = pte ? pte_read(pte) : 0;
+		if (!(old & PTE_P) || (old & PTE_RW) || !(old & PTE_COW))
+			continue;
+		err = break_cow_one(vma, va, pte);
+		if (err && va == addr)
+			break;
+		err = 0;
+		if ((pte_read(pte) ^ old) & PTE_ADDR)
+			freed[nfreed++] = old & PTE_ADDR;
+	}
+	mm->platform->type->as_invalidate(mm->as, base, end - base);
+	while (nfreed)
+		frame_put(freed[--nfreed]);
+	return err;
+}
+
+/* A write to a shared file's page that is mapped read-only so far: the file makes it its own. */
+static int make_shared_writable(struct vma *vma, uaddr_t addr)
+{
+	struct inode *inode = vma->file->inode;
+	struct mm *mm = vma->mm;
+	uaddr_t va = PAGE_ALIGN_DOWN(addr);
+	size_t n = 1;
+	uint64_t *pte, old;
+	gpa_t gpa;
+	int err;
+
+	mutex_lock(&inode->mapping.lock);
+	err = inode->mops->get_pages(inode, vma_pgoff(vma, va), true, &gpa, &n);
+	if (err)
+		goto out_unlock;
+	write_lock(&mm->pt_lock);
+	pte = pt_ensure(&mm->pt, va);
+	old = pte ? pte_read(pte) : 0;
+	if (pte) {
+		pte_write(pte, pte_make(gpa, vma_access(vma)) | PTE_FILE);
+		if (old & PTE_P)
+			mm->platform->type->as_invalidate(mm->as, va, PAGE_SIZE);
+		else
+			atomic_fetch_add(&mm->nr_file_rss, 1);
+	}
+	write_unlock(&mm->pt_lock);
+	if (!pte) {
+		frame_put(gpa);
+		err = -ENOMEM;
+	} else if (PTE_USED(old)) {
+		frame_put(old & PTE_ADDR);
+	}
+out_unlock:
+	mutex_unlock(&inode->mapping.lock);
+	return err;
+}
+
+/* Resolves a fault that @vma's protection allows. Held. */
+static int resolve(struct vma *vma, uaddr_t addr, unsigned int access)
+{
+	struct mm *mm = vma->mm;
+	uint64_t *pte, value;
+	int err = 0;
+
+	read_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, addr);
+	value = pte ? pte_read(pte) : 0;
+	read_unlock(&mm->pt_lock);
+	if (!PTE_USED(value)) {
+		err = populate_fault(vma, addr, access);
+		if (err || !(access & ACCESS_WRITE))
+			return err;
+		read_lock(&mm->pt_lock);
+		pte = pt_find(&mm->pt, addr);
+		value = pte ? pte_read(pte) : 0;
+		read_unlock(&mm->pt_lock);
+	}
+	if (!(access & ACCESS_WRITE) || (value & PTE_RW))
+		return 0; /* somebody was faster, or a cache of the platform's was behind */
+	if (vma->flags & VMA_SHARED)
+		return vma->file ? make_shared_writable(vma, addr) : 0;
+	write_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, addr);
+	value = pte ? pte_read(pte) : 0;
+	if ((value & PTE_P) && !(value & PTE_RW)) {
+		if (value & PTE_COW) {
+			err = break_cow(vma, addr);
+		} else {
+			pte_write(pte, value | PTE_RW | PTE_D);
+			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
+		}
+	}
+	write_unlock(&mm->pt_lock);
+	return err;
+}
+
+static bool allowed(const struct vma *vma, unsigned int access)
+{
+	return (vma_access(vma) & access) == access;
+}
+
+int mm_fault(struct mm *mm, uaddr_t addr, unsigned int access, siginfo_t *info)
+{
+	struct vma *v;
+	int err;
+
+	if (addr >= USER_TOP)
+		return sigsegv(info, addr, SEGV_MAPERR);
+	atomic_fetch_add(&mm->min_flt, 1);
+	read_lock(&mm->lock);
+	v = vma_at(mm, addr);
+	if (!v) {
+		read_unlock(&mm->lock);
+		write_lock(&mm->lock);
+		v = grow_stack(mm, addr);
+		write_unlock(&mm->lock);
+		if (!v)
+			return sigsegv(info, addr, SEGV_MAPERR);
+		read_lock(&mm->lock);
+		v = vma_at(mm, addr);
+	}
+	if (!v)
+		err = sigsegv(info, addr, SEGV_MAPERR);
+	else if (!allowed(v, access))
+		err = sigsegv(info, addr, SEGV_ACCERR);
+	else if (physmem_over_limit())
+		err = -ENOMEM;
+	else
+		err = resolve(v, addr, access);
+	read_unlock(&mm->lock);
+	if (err == -EIO || (err == -EFAULT && !info->si_signo))
+		err = sigbus(info, addr);
+	return err;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fork's copy of an address space. A copy-on-write fault costs some hundred times a page copy, and
+ * write-protecting the parent makes it fault as well. So a process with few resident private pages
+ * has them copied outright, its own table untouched; a large one shares them copy-on-write.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "sentry/mm/internal.h"
+
+#define COPY_LIMIT_PAGES 2048 /* private pages up to which everything is copied */
+#define RESIDENT_WINDOW	 512  /* pages per look at the host's residency */
+
+/* Which of @n pages from @gpa the host really holds: the rest reads as zero. */
+static void residency(gpa_t gpa, size_t n, unsigned char *vec)
+{
+	if (mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+		memset(vec, 1, n);
+}
+
+/* The run of anonymous private entries at *@va: contiguous in both. Returns its length. */
+static size_t anon_run(struct mm *mm, uaddr_t va, uaddr_t end, const uint64_t *pte)
+{
+	gpa_t gpa = pte_read(pte) & PTE_ADDR;
+	size_t n = 1;
+
+	while (n < RESIDENT_WINDOW && va + n * PAGE_SIZE < end &&
+	       ((va + n * PAGE_SIZE) & (PT_LEAF_SPAN - 1))) {
+		uint64_t v = pte_read(pte + n);
+
+		if ((v & PTE_FILE) || (v & PTE_ADDR) != gpa + n * PAGE_SIZE)
+			break;
+		n++;
+	}
+	return n;
+}
+
+/* Copies the resident ones of @n pages from @gpa to the child at @va. */
+static int copy_run(struct vma *child, uaddr_t va, gpa_t gpa, size_t n)
+{
+	unsigned char vec[RESIDENT_WINDOW];
+	struct mm *mm = child->mm;
+
+	residency(gpa, n, vec);
+	for (size_t i = 0; i < n;) {
+		size_t run = 0;
+		uint64_t *pte;
+		gpa_t own;
+
+		if (!(vec[i] & 1)) {
+			i++;
+			continue;
+		}
+		while (i + run < n && (vec[i + run] & 1))
+			run++;
+		own = run == 1 ? frame_alloc_dirty() : frame_alloc_extent(run);
+		pte = pt_ensure(&mm->pt, va + i * PAGE_SIZE);
+		if (own == GPA_NONE || !pte) {
+			if (own != GPA_NONE)
+				frame_put_range(own, run);
+			return -ENOMEM;
+		}
+		memcpy(phys_ptr(own), phys_ptr(gpa + i * PAGE_SIZE), run * PAGE_SIZE);
+		for (size_t k = 0; k < run; k++) {
+			uint64_t e = pte_make(own + k * PAGE_SIZE, vma_access(child));
+
+			pte_write(pte + k, vma_access(child) ? e : e & ~PTE_P);
+		}
+		atomic_fetch_add(&mm->nr_anon_rss, run);
+		i += run;
+	}
+	return 0;
+}
+
+/* Shares one entry; returns what the parent's must become. */
+static uint64_t share_entry(struct vma *vma, uint64_t value, bool private_anon)
+{
+	frame_get(value & PTE_ADDR);
+	if (!private_anon)
+		return value;
+	return (value & ~PTE_RW) | PTE_COW;
+}
+
+/* The entries of @old into @child. old->mm's pt_lock is held exclusively. */
+static int copy_entries(struct vma *old, struct vma *child, bool outright, bool *protected)
+{
+	struct mm *from = old->mm, *to = child->mm;
+	bool private = !(old->flags & VMA_SHARED);
+	uaddr_t va = old->start;
+	uint64_t *pte;
+
+	while ((pte = pt_next(&from->pt, &va, old->end))) {
+		uint64_t value = pte_read(pte), next, *dst;
+		bool anon = private && !(value & PTE_FILE);
+
+		if (anon && outright) {
+			size_t n = anon_run(from, va, old->end, pte);
+			int err = copy_run(child, va, value & PTE_ADDR, n);
+
+			if (err)
+				return err;
+			va += n * PAGE_SIZE;
+			continue;
+		}
+		dst = pt_ensure(&to->pt, va);
+		if (!dst)
+			return -ENOMEM;
+		next = share_entry(old, value, anon);
+		pte_write(dst, next & ~PTE_STUB);
+		atomic_fetch_add(value & PTE_FILE ? &to->nr_file_rss : &to->nr_anon_rss, 1);
+		if (next != value) {
+			pte_write(pte, next);
+			*protected = true;
+		}
+		va += PAGE_SIZE;
+	}
+	return 0;
+}
+
+static int copy_vma(struct vma *old, struct mm *to, bool outright, bool *protected)
+{
+	struct vma *child;
+	int err = 0;
+
+	if (old->flags & VMA_DONTFORK)
+		return 0;
+	child = vma_alloc(to, old->start, old->end, old->prot,
+			  old->flags & ~(unsigned long)VMA_LOCKED, old->file, old->pgoff);
+	if (!child)
+		return -ENOMEM;
+	child->name = old->name;
+	vma_insert(child);
+	if (old->flags & VMA_WIPEONFORK)
+		return 0;
+	/*
+	 * Files: mapping->lock keeps a truncation from passing between the two tables. Shared and
+	 * image pages are taken over, too: faulting them again would cost more.
+	 */
+	if (old->file)
+		mutex_lock(&old->file->inode->mapping.lock);
+	write_lock(&old->mm->pt_lock);
+	err = copy_entries(old, child, outright, protected);
+	write_unlock(&old->mm->pt_lock);
+	if (old->file)
+		mutex_unlock(&old->file->inode->mapping.lock);
+	return err;
+}
+
+struct mm *mm_fork(struct mm *old)
+{
+	struct mm *mm = mm_alloc(old->platform);
+	bool outright, protected = false;
+	struct rb_node *n;
+	int err = 0;
+
+	if (IS_ERR(mm))
+		return mm;
+	write_lock(&old->lock);
+	outright = atomic_load(&old->nr_anon_rss) <= COPY_LIMIT_PAGES ||
+		   resident_anon(old, COPY_LIMIT_PAGES) <= COPY_LIMIT_PAGES;
+	for (n = rb_first(&old->vmas); n && !err; n = rb_next(n))
+		err = copy_vma(rb_entry(n, struct vma, node), mm, outright, &protected);
+	if (protected) {
+		write_lock(&old->pt_lock);
+		old->platform->type->as_invalidate(old->as, 0, USER_TOP);
+		write_unlock(&old->pt_lock);
+	}
+	mm->mmap_base = old->mmap_base;
+	mm->brk_start = old->brk_start;
+	mm->brk = old->brk;
+	mm->stack_top = old->stack_top;
+	mm->arg_start = old->arg_start;
+	mm->arg_end = old->arg_end;
+	mm->env_start = old->env_start;
+	mm->env_end = old->env_end;
+	mm->vdso = old->vdso;
+	memcpy(mm->auxv, old->auxv, sizeof(mm->auxv));
+	mm->auxv_len = old->auxv_len;
+	mm->limits = old->limits;
+	mm->dumpable = old->dumpable;
+	atomic_store(&mm->membarrier, atomic_load(&old->membarrier));
+	if (!err && old->exe)
+		err = mm_set_exe(mm, old->exe);
+	write_unlock(&old->lock);
+	if (err) {
+		mm_put(mm);
+		return ERR_PTR(err);
+	}
+	return mm;
+}
+
+/* Resident private anonymous pages of @mm, counted up to a little over @enough. Held. */
+size_t resident_anon(struct mm *mm, size_t enough)
+{
+	unsigned char vec[RESIDENT_WINDOW];
+	uaddr_t va = 0;
+	size_t total = 0;
+	uint64_t *pte;
+
+	read_lock(&mm->pt_lock);
+	while (total <= enough && (pte = pt_next(&mm->pt, &va, USER_TOP))) {
+		size_t n = 1;
+
+		if (!(pte_read(pte) & PTE_FILE)) {
+			n = anon_run(mm, va, USER_TOP, pte);
+			residency(pte_read(pte) & PTE_ADDR, n, vec);
+			for (size_t i = 0; i < n; i++)
+				total += vec[i] & 1;
+		}
+		va += n * PAGE_SIZE;
+	}
+	read_unlock(&mm->pt_lock);
+	return total;
+}

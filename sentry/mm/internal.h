@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of sentry/mm share. Locking words: "held" means mm->lock, "excl" exclusively. */
+#ifndef SENTRY_MM_INTERNAL_H
+#define SENTRY_MM_INTERNAL_H
+
+#include <sys/mman.h>
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
+#include "sentry/lib/physmem.h"
+#include "sentry/mm/mm.h"
+
+/* An entry that points to a page, present or (PROT_NONE) not. */
+#define PTE_USED(pte) ((pte)&PTE_ADDR)
+
+/* ---- vma.c ---- */
+/* The vma that contains @addr or else the next one above it; NULL. Held. */
+struct vma *vma_find(struct mm *mm, uaddr_t addr);
+/* The vma that contains @addr; NULL. Held. */
+struct vma *vma_at(struct mm *mm, uaddr_t addr);
+struct vma *vma_next(struct vma *vma);
+struct vma *vma_prev(struct vma *vma);
+/* A new vma, not yet in the tree; takes a reference on @file. */
+struct vma *vma_alloc(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot,
+		      unsigned long flags, struct file *file, uint64_t pgoff);
+/* Links it in, registers its mapping, and counts it. Excl. */
+void vma_insert(struct vma *vma);
+/* Takes it out and frees it; its pages are gone already. Excl. */
+void vma_remove(struct vma *vma);
+/* Makes @addr a boundary between two vmas. 0 or -ENOMEM. Excl. */
+int vma_split_at(struct mm *mm, uaddr_t addr);
+/* Joins what has become alike around [start, end). Excl. */
+void vma_merge_around(struct mm *mm, uaddr_t start, uaddr_t end);
+/* Moves its ends; the mapping's registration follows. Excl. */
+void vma_resize(struct vma *vma, uaddr_t start, uaddr_t end);
+unsigned int vma_access(const struct vma *vma); /* ACCESS_* its protection allows */
+static inline uint64_t vma_pgoff(const struct vma *vma, uaddr_t addr)
+{
+	return vma->pgoff + ((addr - vma->start) >> PAGE_SHIFT);
+}
+static inline bool vma_private_writable(const struct vma *vma)
+{
+	return !(vma->flags & VMA_SHARED) && (vma->prot & PROT_WRITE);
+}
+/* Adds (sign 1) or removes (-1) @vma's pages from the mm's counts. */
+void vma_account(struct vma *vma, int sign);
+
+/* ---- pages.c ---- */
+/* Drops every page of [start, end): entries, caches, frames. Held. */
+void pages_unmap(struct mm *mm, uaddr_t start, uaddr_t end);
+/* The same for pages of files only, unless @even_cow. Takes pt_lock only. */
+void pages_zap(struct mm *mm, uaddr_t start, uaddr_t end, bool even_cow);
+
+/* ---- populate.c ---- */
+/* Maps what is missing of [start, end), within @vma. 0, -ENOMEM, -EFAULT (beyond a file). Held. */
+int populate(struct vma *vma, uaddr_t start, uaddr_t end, unsigned int access);
+/* What a new mapping gets at once. Held. */
+void populate_new(struct vma *vma);
+/* A fault's window around @addr. Held. */
+int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access);
+
+/* ---- fork.c ---- */
+size_t resident_anon(struct mm *mm, size_t enough);
+
+/* ---- copy.c ---- */
+extern const struct usermem_ops mm_usermem_ops;
+
+/* ---- advise.c ---- */
+/* Writes shared file pages of [start, end) back to where they belong. */
+int mm_sync_vma(struct vma *vma, uaddr_t start, uaddr_t end);
+
+/* ---- map.c ---- */
+int unmap_locked(struct mm *mm, uaddr_t start, uaddr_t end);
+
+#endif

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mmap(2), munmap(2), brk(2): where mappings go and come from. */
+#include <string.h>
+#include <sys/mount.h>
+
+#include "sentry/mm/internal.h"
+
+#define STACK_GUARD_GAP (256UL * PAGE_SIZE)
+#define MAX_VMAS	65530
+#ifndef MAP_32BIT
+#define MAP_32BIT 0x40
+#endif
+#define MAP_KNOWN_SHARED                                                                           \
+	(MAP_SHARED | MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_32BIT | MAP_GROWSDOWN |        \
+	 MAP_DENYWRITE | MAP_EXECUTABLE | MAP_LOCKED | MAP_NORESERVE | MAP_POPULATE |              \
+	 MAP_NONBLOCK | MAP_STACK | MAP_FIXED_NOREPLACE | MAP_SYNC)
+
+struct file *(*mm_shmem_file)(size_t size);
+
+/* Room that must stay free below @v: a stack's guard. */
+static uaddr_t low_end(const struct vma *v)
+{
+	if (!(v->flags & VMA_GROWSDOWN))
+		return v->start;
+	return v->start > STACK_GUARD_GAP ? v->start - STACK_GUARD_GAP : 0;
+}
+
+/* The highest gap of @len bytes in [low, high). */
+static uaddr_t gap_below(struct mm *mm, size_t len, uaddr_t low, uaddr_t high)
+{
+	uaddr_t top = high;
+	struct vma *v = vma_find(mm, high - 1);
+
+	/* @v is the vma at or above high; everything below it comes one by one. */
+	if (!v) {
+		struct rb_node *n = rb_last(&mm->vmas);
+
+		v = n ? rb_entry(n, struct vma, node) : NULL;
+	}
+	for (; v; v = vma_prev(v)) {
+		if (v->end <= top && top - v->end >= len)
+			break;
+		top = MIN(top, low_end(v));
+		if (top < low + len)
+			return 0;
+	}
+	return top >= low + len ? top - len : 0;
+}
+
+/* The lowest gap of @len bytes in [low, high). */
+static uaddr_t gap_above(struct mm *mm, size_t len, uaddr_t low, uaddr_t high)
+{
+	uaddr_t at = low;
+
+	for (struct vma *v = vma_find(mm, low); v; v = vma_next(v)) {
+		if (low_end(v) >= at && low_end(v) - at >= len)
+			break;
+		at = MAX(at, v->end);
+	}
+	return at + len <= high ? at : 0;
+}
+
+static bool range_free(struct mm *mm, uaddr_t start, size_t len)
+{
+	struct vma *v = vma_find(mm, start);
+
+	return !v || v->start >= start + len;
+}
+
+uaddr_t mm_find_gap_locked(struct mm *mm, size_t len, uaddr_t hint)
+{
+	uaddr_t at;
+
+	hint = PAGE_ALIGN_DOWN(hint);
+	if (hint >= USER_MIN && len <= USER_TOP - hint && range_free(mm, hint, len)) {
+		struct vma *v = vma_find(mm, hint);
+
+		if (!v || low_end(v) >= hint + len)
+			return hint;
+	}
+	at = gap_below(mm, len, USER_MIN, mm->mmap_base);
+	return at ? at : gap_above(mm, len, mm->mmap_base, USER_TOP);
+}
+
+int unmap_locked(struct mm *mm, uaddr_t start, uaddr_t end)
+{
+	struct vma *v, *next;
+	int err;
+
+	v = vma_find(mm, start);
+	if (!v || v->start >= end)
+		return 0;
+	err = vma_split_at(mm, start);
+	if (!err)
+		err = vma_split_at(mm, end);
+	if (err)
+		return err;
+	for (v = vma_find(mm, start); v && v->start < end; v = vma_next(v)) {
+		if (v->file && (v->flags & VMA_SHARED))
+			mm_sync_vma(v, v->start, v->end);
+	}
+	for (v = vma_find(mm, start); v && v->start < end; v = next) {
+		next = vma_next(v);
+		/*
+		 * First the pages, then the registration: a truncation in between finds nothing.
+		 * With mm->lock held exclusively no fault can bring new ones.
+		 */
+		pages_unmap(mm, v->start, v->end);
+		vma_remove(v);
+	}
+	return 0;
+}
+
+/* What the file's mode and mount allow. */
+static int check_file(struct file *file, unsigned long prot, unsigned long *vflags, bool shared)
+{
+	if (!file->readable)
+		return -EACCES;
+	if ((prot & PROT_EXEC) && (file->path.mnt->flags & MS_NOEXEC))
+		return -EPERM;
+	if (!file->ops->mmap)
+		return -ENODEV;
+	if (!shared)
+		return 0;
+	if ((prot & PROT_WRITE) && !file->writable)
+		return -EACCES;
+	if (!file->writable)
+		*vflags |= VMA_DENY_WRITE;
+	return 0;
+}
+
+struct map_request {
+	uaddr_t addr;
+	size_t len;
+	unsigned long prot, flags, vflags;
+	struct file *file; /* borrowed */
+	uint64_t pgoff;
+};
+
+static int check_limits(struct mm *mm, const struct map_request *r)
+{
+	uint64_t pages = r->len >> PAGE_SHIFT;
+	bool data = !(r->vflags & (VMA_SHARED | VMA_STACK)) && (r->prot & PROT_WRITE);
+
+	if (mm->nr_vmas >= MAX_VMAS)
+		return -ENOMEM;
+	if (mm->limits.as && mm->limits.as != UINT64_MAX &&
+	    (mm->total_vm + pages) * PAGE_SIZE > mm->limits.as)
+		return -ENOMEM;
+	if (data && mm->limits.data && mm->limits.data != UINT64_MAX &&
+	    (mm->data_vm + pages) * PAGE_SIZE > mm->limits.data)
+		return -ENOMEM;
+	if ((r->vflags & VMA_LOCKED) && mm->limits.memlock != UINT64_MAX &&
+	    (mm->locked_vm + pages) * PAGE_SIZE > mm->limits.memlock)
+		return -EAGAIN;
+	/* More than there could ever be, as overcommit's heuristic refuses. */
+	if (data && !(r->vflags & VMA_NORESERVE) && r->len > PHYS_RAM_SIZE)
+		return -ENOMEM;
+	return 0;
+}
+
+static long place(struct mm *mm, const struct map_request *r)
+{
+	if (r->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+		if (r->addr & ~PAGE_MASK)
+			return -EINVAL;
+		if (r->len > USER_TOP || r->addr > USER_TOP - r->len)
+			return -ENOMEM;
+		if (r->addr < USER_MIN)
+			return -EPERM;
+		if ((r->flags & MAP_FIXED_NOREPLACE) && !range_free(mm, r->addr, r->len))
+			return -EEXIST;
+		return (long)r->addr;
+	}
+	if (r->flags & MAP_32BIT) {
+		uaddr_t at = gap_above(mm, r->len, 0x40000000, 0x80000000);
+
+		return at ? (long)at : -ENOMEM;
+	}
+	return (long)mm_find_gap_locked(mm, r->len, r->addr) ?: -ENOMEM;
+}
+
+static long map_locked(struct mm *mm, struct map_request *r)
+{
+	struct vma *v;
+	long at = place(mm, r);
+	int err;
+
+	if (at < 0)
+		return at;
+	if (r->flags & MAP_FIXED) {
+		err = unmap_locked(mm, (uaddr_t)at, (uaddr_t)at + r->len);
+		if (err)
+			return err;
+	}
+	err = check_limits(mm, r);
+	if (err)
+		return err;
+	/* Anonymous memory numbers its pages by address, so that neighbours join. */
+	if (!r->file)
+		r->pgoff = (uaddr_t)at >> PAGE_SHIFT;
+	v = vma_alloc(mm, (uaddr_t)at, (uaddr_t)at + r->len, r->prot, r->vflags, r->file, r->pgoff);
+	if (!v)
+		return -ENOMEM;
+	vma_insert(v);
+	if ((r->flags & MAP_POPULATE) && !(r->flags & MAP_NONBLOCK))
+		(void)!populate(v, v->start, v->end, ACCESS_READ);
+	else
+		populate_new(v);
+	vma_merge_around(mm, (uaddr_t)at, (uaddr_t)at + r->len);
+	return at;
+}
+
+long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsigned long flags,
+	     struct file *file, uint64_t offset)
+{
+	unsigned long type = flags & MAP_TYPE;
+	struct file *shmem = NULL;
+	struct map_request r = {
+		.addr = addr,
+		.prot = prot & (PROT_READ | PROT_WRITE | PROT_EXEC),
+		.flags = flags,
+		.vflags = mm->def_flags,
+		.file = file,
+		.pgoff = offset >> PAGE_SHIFT,
+	};
+	bool shared = type == MAP_SHARED || type == MAP_SHARED_VALIDATE;
+	long ret;
+
+	if (!len || (offset & ~PAGE_MASK) || (type != MAP_PRIVATE && !shared))
+		return -EINVAL;
+	if (type == MAP_SHARED_VALIDATE && (flags & ~(MAP_KNOWN_SHARED | MAP_TYPE)))
+		return -EOPNOTSUPP;
+	if (type == MAP_SHARED_VALIDATE && (flags & MAP_SYNC))
+		return -EOPNOTSUPP;
+	r.len = PAGE_ALIGN_UP(len);
+	if (!r.len || r.len > USER_TOP)
+		return -ENOMEM;
+	if (file && r.pgoff + (r.len >> PAGE_SHIFT) < r.pgoff)
+		return -EOVERFLOW;
+	if (flags & MAP_HUGETLB)
+		return -ENOMEM;
+	if (shared)
+		r.vflags |= VMA_SHARED;
+	if (flags & MAP_GROWSDOWN) {
+		if (file || shared)
+			return -EINVAL;
+		r.vflags |= VMA_GROWSDOWN | VMA_STACK;
+	}
+	if (flags & MAP_NORESERVE)
+		r.vflags |= VMA_NORESERVE;
+	if (flags & MAP_LOCKED)
+		r.vflags |= VMA_LOCKED;
+	if (file && !(flags & MAP_ANONYMOUS)) {
+		ret = check_file(file, r.prot, &r.vflags, shared);
+		if (!ret)
+			ret = file->ops->mmap(file, shared, (unsigned int)r.prot);
+		if (ret < 0)
+			return ret;
+		if (ret == 1)
+			r.file = NULL; /* /dev/zero */
+	} else {
+		r.file = NULL;
+	}
+	if (!r.file && shared) {
+		shmem = mm_shmem_file ? mm_shmem_file(r.len) : ERR_PTR(-ENOMEM);
+		if (IS_ERR(shmem))
+			return PTR_ERR(shmem);
+		r.file = shmem;
+		r.pgoff = 0;
+	}
+	write_lock(&mm->lock);
+	ret = map_locked(mm, &r);
+	write_unlock(&mm->lock);
+	if (shmem)
+		file_put(shmem);
+	return ret;
+}
+
+int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, unsigned long prot,
+		  const char *name)
+{
+	struct vma *v;
+	int err = 0;
+
+	write_lock(&mm->lock);
+	v = vma_alloc(mm, addr, addr + n * PAGE_SIZE, prot, VMA_PINNED, NULL, addr >> PAGE_SHIFT);
+	if (!v) {
+		err = -ENOMEM;
+		goto out_unlock;
+	}
+	v->name = name;
+	vma_insert(v);
+	write_lock(&mm->pt_lock);
+	for (size_t i = 0; i < n && !err; i++) {
+		uint64_t *pte = pt_ensure(&mm->pt, addr + i * PAGE_SIZE);
+
+		if (!pte) {
+			err = -ENOMEM;
+			break;
+		}
+		frame_get(frames[i]);
+		/* As a file's page: shared with children, never copied. */
+		pte_write(pte, pte_make(frames[i], vma_access(v)) | PTE_FILE);
+		atomic_fetch_add(&mm->nr_file_rss, 1);
+	}
+	write_unlock(&mm->pt_lock);
+out_unlock:
+	write_unlock(&mm->lock);
+	return err;
+}
+
+int mm_munmap(struct mm *mm, uaddr_t addr, size_t len)
+{
+	int err;
+
+	if ((addr & ~PAGE_MASK) || !len || len > USER_TOP || addr > USER_TOP - len)
+		return -EINVAL;
+	len = PAGE_ALIGN_UP(len);
+	write_lock(&mm->lock);
+	err = unmap_locked(mm, addr, addr + len);
+	write_unlock(&mm->lock);
+	return err;
+}
+
+static uaddr_t brk_locked(struct mm *mm, uaddr_t brk)
+{
+	uaddr_t old = PAGE_ALIGN_UP(mm->brk), next = PAGE_ALIGN_UP(brk);
+	struct map_request r = {.prot = PROT_READ | PROT_WRITE, .vflags = mm->def_flags};
+	struct vma *v;
+
+	if (brk < mm->brk_start || next < brk)
+		return mm->brk;
+	if (mm->limits.data && mm->limits.data != UINT64_MAX &&
+	    brk - mm->brk_start > mm->limits.data)
+		return mm->brk;
+	if (next < old) {
+		if (unmap_locked(mm, next, old))
+			return mm->brk;
+	} else if (next > old) {
+		struct vma *above = vma_find(mm, old);
+
+		r.len = next - old;
+		if (next > USER_TOP || (above && low_end(above) < next + PAGE_SIZE) ||
+		    check_limits(mm, &r))
+			return mm->brk;
+		v = vma_alloc(mm, old, next, r.prot, r.vflags, NULL, old >> PAGE_SHIFT);
+		if (!v)
+			return mm->brk;
+		v->name = "[heap]";
+		vma_insert(v);
+		populate_new(v);
+		vma_merge_around(mm, old, next);
+	}
+	mm->brk = brk;
+	return brk;
+}
+
+uaddr_t mm_brk(struct mm *mm, uaddr_t brk)
+{
+	uaddr_t ret;
+
+	write_lock(&mm->lock);
+	ret = brk_locked(mm, brk);
+	write_unlock(&mm->lock);
+	return ret;
+}

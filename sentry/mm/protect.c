@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mprotect(2). */
+#include "sentry/mm/internal.h"
+
+/* The entry @pte should be under @vma's protection: rights change, the page stays. */
+static uint64_t reprotect(const struct vma *vma, uint64_t pte)
+{
+	unsigned int access = vma_access(vma);
+	uint64_t next = pte & ~(PTE_P | PTE_RW | PTE_NX | PTE_STUB);
+
+	if (!access)
+		return next; /* kept, unreachable */
+	next |= PTE_P | PTE_US | PTE_A;
+	/* Pages that are not this mm's alone stay read-only until the first write. */
+	if ((access & ACCESS_WRITE) && !(pte & (PTE_COW | PTE_FILE)))
+		next |= PTE_RW | PTE_D;
+	if (!(access & ACCESS_EXEC))
+		next |= PTE_NX;
+	/* A private file page may become writable now: then it must be copied first. */
+	if ((pte & PTE_FILE) && !(vma->flags & VMA_SHARED))
+		next |= PTE_COW;
+	return next;
+}
+
+/* Rewrites the entries of @vma in [start, end). Excl. */
+static void apply(struct vma *vma, uaddr_t start, uaddr_t end)
+{
+	struct mm *mm = vma->mm;
+	bool present = false;
+	uaddr_t va = start;
+	uint64_t *pte;
+
+	write_lock(&mm->pt_lock);
+	while ((pte = pt_next(&mm->pt, &va, end))) {
+		uint64_t old = pte_read(pte), next = reprotect(vma, old);
+
+		if ((old ^ next) & ~(PTE_STUB | PTE_A | PTE_D)) {
+			pte_write(pte, next);
+			present |= old & PTE_P;
+		}
+		va += PAGE_SIZE;
+	}
+	if (present)
+		mm->platform->type->as_invalidate(mm->as, start, end - start);
+	write_unlock(&mm->pt_lock);
+}
+
+/* May all of [start, end) get @prot? */
+static int check(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot)
+{
+	struct vma *v = vma_at(mm, start);
+	uint64_t more_data = 0;
+
+	if (!v)
+		return -ENOMEM;
+	for (;; v = vma_next(v)) {
+		if ((prot & PROT_WRITE) && (v->flags & VMA_DENY_WRITE))
+			return -EACCES;
+		if ((prot & PROT_EXEC) && v->file && (v->file->path.mnt->flags & 8 /* MS_NOEXEC */))
+			return -EACCES;
+		if ((prot & PROT_WRITE) && !(v->prot & PROT_WRITE) && !(v->flags & VMA_SHARED))
+			more_data += MIN(v->end, end) - MAX(v->start, start);
+		if (v->end >= end)
+			break;
+		if (!vma_next(v) || vma_next(v)->start != v->end)
+			return -ENOMEM;
+	}
+	if (mm->limits.data && mm->limits.data != UINT64_MAX &&
+	    mm->data_vm * PAGE_SIZE + more_data > mm->limits.data)
+		return -ENOMEM;
+	return 0;
+}
+
+static int protect_locked(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot)
+{
+	struct vma *v;
+	int err = check(mm, start, end, prot);
+
+	if (!err)
+		err = vma_split_at(mm, start);
+	if (!err)
+		err = vma_split_at(mm, end);
+	if (err)
+		return err;
+	for (v = vma_at(mm, start); v && v->start < end; v = vma_next(v)) {
+		unsigned long old = v->prot;
+
+		if (old == prot)
+			continue;
+		vma_account(v, -1);
+		v->prot = prot;
+		vma_account(v, 1);
+		apply(v, v->start, v->end);
+		/* What was reserved with PROT_NONE and is opened now gets its pages at once. */
+		if (!(old & (PROT_READ | PROT_WRITE | PROT_EXEC)))
+			populate_new(v);
+	}
+	vma_merge_around(mm, start, end);
+	return 0;
+}
+
+int mm_mprotect(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot)
+{
+	uaddr_t end;
+	int err;
+
+	if (prot & ~(unsigned long)(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_GROWSDOWN |
+				    PROT_GROWSUP | 8 /* PROT_SEM */))
+		return -EINVAL;
+	if ((prot & PROT_GROWSDOWN) && (prot & PROT_GROWSUP))
+		return -EINVAL;
+	if (addr & ~PAGE_MASK)
+		return -EINVAL;
+	if (!len)
+		return 0;
+	end = addr + PAGE_ALIGN_UP(len);
+	if (end <= addr || end > USER_TOP)
+		return -ENOMEM;
+	write_lock(&mm->lock);
+	if (prot & PROT_GROWSDOWN) {
+		struct vma *v = vma_at(mm, addr);
+
+		if (!v || !(v->flags & VMA_GROWSDOWN)) {
+			write_unlock(&mm->lock);
+			return -EINVAL;
+		}
+		addr = v->start;
+	}
+	err = protect_locked(mm, addr, end, prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
+	write_unlock(&mm->lock);
+	return err;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The dispatch table, made from syscalls.def, and the way through it. */
+#include "sentry/syscalls.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sentry/kernel.h"
+#include "sentry/lib/err.h"
+
+#define SYSCALL(nr, nm, kinds, lvl, nt) extern __attribute__((weak)) syscall_fn sys_##nm;
+#include "sentry/syscalls.def"
+#undef SYSCALL
+
+const struct syscall_row syscall_table[SYSCALL_MAX] = {
+#define SYSCALL(nr, nm, kinds, lvl, nt)                                                            \
+	[nr] = {.name = #nm, .args = kinds, .fn = sys_##nm, .level = SYSCALL_##lvl, .note = nt},
+#include "sentry/syscalls.def"
+#undef SYSCALL
+};
+
+_Atomic uint64_t syscall_counts[SYSCALL_MAX];
+
+void syscall_dispatch(struct task *t)
+{
+	long nr = arch_syscall_nr(&t->regs), ret = -ENOSYS;
+	bool trace = t->kernel->strace.enabled;
+	uint64_t a[6];
+
+	for (unsigned int i = 0; i < 6; i++)
+		a[i] = arch_syscall_arg(&t->regs, i);
+	t->syscall_nr = nr;
+	if (trace)
+		strace_enter(t, nr, a);
+	if (nr >= 0 && nr < SYSCALL_MAX) {
+		atomic_fetch_add_explicit(&syscall_counts[nr], 1, memory_order_relaxed);
+		if (syscall_table[nr].fn)
+			ret = syscall_table[nr].fn(t, a);
+	}
+	if (trace)
+		strace_exit(t, nr, a, ret);
+	/* These have set the registers themselves, and are never restarted. */
+	if (ret == SYSCALL_REGS_SET)
+		t->syscall_nr = -1;
+	else
+		arch_set_return(&t->regs, ret);
+}
+
+static int by_count(const void *a, const void *b)
+{
+	uint64_t x = syscall_counts[*(const int *)a], y = syscall_counts[*(const int *)b];
+
+	return x < y ? 1 : x > y ? -1 : *(const int *)a - *(const int *)b;
+}
+
+void syscall_print_counts(int fd)
+{
+	int order[SYSCALL_MAX];
+
+	for (int i = 0; i < SYSCALL_MAX; i++)
+		order[i] = i;
+	qsort(order, SYSCALL_MAX, sizeof(order[0]), by_count);
+	for (int i = 0; i < SYSCALL_MAX && syscall_counts[order[i]]; i++) {
+		const struct syscall_row *row = &syscall_table[order[i]];
+
+		dprintf(fd, "syscall %s: %lu%s\n", row->name ? row->name : "(unknown)",
+			(unsigned long)syscall_counts[order[i]],
+			row->fn ? "" : " (not implemented)");
+	}
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the task core share among themselves. */
+#ifndef SENTRY_TASK_INTERNAL_H
+#define SENTRY_TASK_INTERNAL_H
+
+#include <sys/wait.h>
+
+#include "sentry/task.h"
+
+/* Runs on the task's own host thread and consumes its reference. */
+void task_exit(struct task *t);
+/* Ends a published task whose host thread could not be started; consumes its reference. */
+void task_never_ran(struct task *t);
+/* A vfork parent may go on. */
+void task_vfork_release(struct task *t);
+/* After everyone else is gone: @t becomes the leader, with the leader's ID. */
+void task_take_leadership(struct task *t);
+/*
+ * Takes a zombie group out of the tree. Its leader goes on @dead, to be put by tasks_put_dead once
+ * tasklist has been released. tasklist held.
+ */
+void thread_group_release_locked(struct thread_group *tg, struct list_head *dead);
+void tasks_put_dead(struct list_head *dead);
+
+#endif

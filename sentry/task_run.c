@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The run loop: the host thread of a task enters user code, and serves what comes out.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sentry/kernel.h"
+#include "sentry/lib/err.h"
+#include "sentry/syscalls.h"
+#include "sentry/task_internal.h"
+
+/* Enough for the deepest path walk or signal frame; a sandbox may have thousands of threads. */
+#define TASK_STACK_SIZE (256UL << 10)
+
+static void send_fault(struct task *t, const siginfo_t *info, const struct trap *trap)
+{
+	t->fault_trapno = trap->kind == TRAP_FAULT ? ARCH_EXC_PF : trap->vector;
+	t->fault_err = trap->error;
+	t->fault_cr2 = trap->kind == TRAP_FAULT ? trap->addr : 0;
+	signal_force(t, info);
+}
+
+static void out_of_memory(struct task *t)
+{
+	log_warn("memory limit reached: killed process %d (%s)",
+		 pid_nr(t->tg->pid, t->kernel->root_pid_ns), t->comm);
+	task_exit_group(t, SIGKILL);
+}
+
+static void handle_trap(struct task *t, const struct trap *trap)
+{
+	siginfo_t info;
+	int err;
+
+	switch (trap->kind) {
+	case TRAP_SYSCALL:
+		syscall_dispatch(t);
+		break;
+	case TRAP_FAULT:
+		memset(&info, 0, sizeof(info));
+		err = mm_fault(t->mm, trap->addr, trap->access, &info);
+		if (err == -ENOMEM)
+			out_of_memory(t);
+		else if (err)
+			send_fault(t, &info, trap);
+		break;
+	case TRAP_EXCEPTION:
+		memset(&info, 0, sizeof(info));
+		arch_exception_signal(trap->vector, &t->regs, &info);
+		send_fault(t, &info, trap);
+		break;
+	case TRAP_KICK:
+		break;
+	}
+}
+
+/* One trip into user code and what it leads to. */
+static void run_once(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+	struct trap trap;
+	int err;
+
+	/* A signal that comes before in_user is seen in the hint; one after it kicks. */
+	atomic_fetch_add(&t->user_seq, 1);
+	atomic_store(&t->in_user, true);
+	if (atomic_load(&t->sigpending_hint)) {
+		atomic_store(&t->in_user, false);
+		return;
+	}
+	memset(&trap, 0, sizeof(trap));
+	err = pt->ctx_run(t->ctx, t->mm->as, &t->regs, &trap);
+	atomic_store(&t->in_user, false);
+	if (err) {
+		log_error("%s platform can't run process %d (%s): %s; killed", pt->name,
+			  pid_nr(t->tg->pid, t->kernel->root_pid_ns), t->comm, strerror(-err));
+		task_exit_group(t, SIGKILL);
+		return;
+	}
+	handle_trap(t, &trap);
+}
+
+static void *task_thread(void *arg)
+{
+	struct task *t = arg;
+	struct kernel *k = t->kernel;
+
+	t->host_tid = gettid();
+	atomic_store(&t->state, TASK_RUNNING);
+	while (signal_deliver(t))
+		run_once(t);
+	task_exit(t);
+	kernel_thread_ended(k);
+	return NULL;
+}
+
+int task_start(struct task *t)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
+	atomic_fetch_add(&t->kernel->nr_threads_running, 1);
+	err = pthread_create(&thread, &attr, task_thread, t);
+	pthread_attr_destroy(&attr);
+	if (err) {
+		kernel_thread_ended(t->kernel);
+		return -EAGAIN;
+	}
+	return 0;
+}

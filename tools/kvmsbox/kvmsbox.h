@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line: one file per subcommand, this is what they share. */
+#ifndef TOOLS_KVMSBOX_H
+#define TOOLS_KVMSBOX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sentry/boot.h"
+
+#define KVMSBOX_VERSION "0.1.0"
+
+/* Each parses argv[1…] (argv[0] is its own name) and returns the exit status. */
+int cmd_exec(int argc, char **argv);
+int cmd_image(int argc, char **argv);
+int cmd_syscalls(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+
+/* Prints "kvmsbox: …" as one line on stderr; returns EXIT_KVMSBOX. */
+int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* "512", "64K", "100M", "2G" (powers of 1024). Returns false if it is no such size. */
+bool parse_size(const char *s, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kvmsbox: picks the subcommand. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/kvmsbox/kvmsbox.h"
+
+static const struct subcommand {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+} subcommands[] = {
+	{"exec", cmd_exec, "run a command from an image in a sandbox"},
+	{"image", cmd_image, "import, list, inspect and remove images"},
+	{"syscalls", cmd_syscalls, "print which system calls are supported"},
+	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},
+};
+
+#define NR_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
+
+int complain(const char *fmt, ...)
+{
+	char buf[1024];
+	va_list ap;
+	int n = 0;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf, sizeof(buf), fmt, ap);
+	va_end(ap);
+	(void)n;
+	dprintf(STDERR_FILENO, "kvmsbox: %s\n", buf);
+	return EXIT_KVMSBOX;
+}
+
+bool parse_size(const char *s, uint64_t *bytes)
+{
+	static const char units[] = "KMGT";
+	unsigned int shift = 0;
+	unsigned long long v;
+	const char *u;
+	char *end;
+
+	if (*s < '0' || *s > '9')
+		return false;
+	v = strtoull(s, &end, 10);
+	if (*end) {
+		u = strchr(units, *end >= 'a' ? *end - 'a' + 'A' : *end);
+		if (!u || (end[1] && strcmp(end + 1, "iB") && strcmp(end + 1, "B")))
+			return false;
+		shift = 10 * ((unsigned int)(u - units) + 1);
+	}
+	if (v > UINT64_MAX >> shift)
+		return false;
+	*bytes = v << shift;
+	return true;
+}
+
+static void usage(FILE *out)
+{
+	fprintf(out, "usage: kvmsbox COMMAND [OPTIONS] …\n\n"
+		     "Runs unmodified Linux programs in a sandbox with its own kernel.\n\n");
+	for (size_t i = 0; i < NR_SUBCOMMANDS; i++)
+		fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
+	fprintf(out, "\nkvmsbox COMMAND --help tells more; the manual is kvmsbox(1).\n");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_KVMSBOX;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		usage(stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		printf("kvmsbox " KVMSBOX_VERSION "\n");
+		return 0;
+	}
+	for (size_t i = 0; i < NR_SUBCOMMANDS; i++) {
+		if (!strcmp(argv[1], subcommands[i].name))
+			return subcommands[i].run(argc - 1, argv + 1);
+	}
+	return complain("unknown command \"%s\": kvmsbox --help lists them", argv[1]);
+}
