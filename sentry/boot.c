@@ -34,7 +34,10 @@
 #include "sentry/objects.h"
 #include "sentry/passwd.h"
 #include "sentry/syscalls.h"
+#include "vfs/procfs/procfs.h"
 #include "vfs/rootfs.h"
+
+static struct cred *shmem_cred; /* owner of shared anonymous memory */
 
 struct boot {
 	struct config config;
@@ -90,6 +93,40 @@ static int read_config(struct boot *b, int fd)
 	return 0;
 }
 
+/* Shared anonymous memory is an unnamed file of the in-memory filesystem. */
+static struct file *shmem_file(size_t size)
+{
+	struct vfs_ctx ctx = {.cred = shmem_cred, .fsize_limit = RLIM_INFINITY};
+	struct file *file = memfd_file(&ctx, "zero", 0);
+	int err;
+
+	if (IS_ERR(file))
+		return file;
+	err = file_truncate(&ctx, file, size);
+	if (err) {
+		file_put(file);
+		return ERR_PTR(err);
+	}
+	return file;
+}
+
+/* What lower layers can't name themselves. */
+static int register_all(void)
+{
+	int err;
+
+	shmem_cred = cred_alloc(0, 0, NULL, 0, CAP_FULL_SET);
+	if (!shmem_cred)
+		return -ENOMEM;
+	mm_shmem_file = shmem_file;
+	err = fs_type_register(&proc_fs_type);
+	if (!err)
+		err = fs_type_register(&sysfs_fs_type);
+	if (!err)
+		err = objects_init();
+	return err;
+}
+
 static int start_kernel(struct boot *b)
 {
 	const struct platform_type *type;
@@ -119,7 +156,7 @@ static int start_kernel(struct boot *b)
 	if (!err)
 		err = kernel_init(platform, &b->kernel);
 	if (!err)
-		err = objects_init();
+		err = register_all();
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't start the kernel: %s", strerror(-err));
 	if (b->config.ncpus && b->config.ncpus < b->kernel->ncpus) {
@@ -474,6 +511,8 @@ static void run(struct boot *b, struct thread_group *init)
 		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
+	if (vdso_start_timekeeper())
+		log_warn("no timekeeper thread: the program's clocks may drift");
 	forward_start(&fa);
 	b->result->boot_ns = since(&b->start);
 	clock_gettime(CLOCK_MONOTONIC, &started);

@@ -63,7 +63,7 @@ static const int ptrace_calls[] = {
 	SCMP_SYS(getppid), SCMP_SYS(setsid), SCMP_SYS(close_range), SCMP_SYS(memfd_create),
 	SCMP_SYS(rt_sigqueueinfo), SCMP_SYS(rt_tgsigqueueinfo), SCMP_SYS(arch_prctl),
 	SCMP_SYS(set_tid_address), SCMP_SYS(pause), SCMP_SYS(sched_setscheduler),
-	SCMP_SYS(setrlimit), SCMP_SYS(prlimit64), SCMP_SYS(rt_sigsuspend),
+	SCMP_SYS(setrlimit), SCMP_SYS(prlimit64), SCMP_SYS(rt_sigsuspend), SCMP_SYS(sendmsg),
 };
 
 static int allow(scmp_filter_ctx ctx, const int *calls, size_t n)

@@ -39,7 +39,7 @@ static int mount_data(struct task *t, uaddr_t addr, char **out)
 	s = kzalloc(PAGE_SIZE + 1);
 	if (!s)
 		return -ENOMEM;
-	n = t->vfs.um->ops->copy_in(t->vfs.um, s, addr, PAGE_SIZE);
+	n = (t->vfs.um->ops->copy_in)(t->vfs.um, s, addr, PAGE_SIZE);
 	if (!n) {
 		kfree(s);
 		return -EFAULT;

@@ -15,6 +15,7 @@
 
 #include "loader/image.h"
 #include "sentry/config.h"
+#include "sentry/lib/log.h"
 #include "tools/kvmsbox/kvmsbox.h"
 
 enum {
