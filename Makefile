@@ -56,6 +56,94 @@ $(BUILD)/vdso.so: $(VDSO_SRCS) arch/$(ARCH)/vdso/vdso.lds $(wildcard arch/$(ARCH
 $(BUILD)/arch/$(ARCH)/vdso_blob.o: CPPFLAGS += -DVDSO_PATH='"$(BUILD)/vdso.so"'
 $(BUILD)/arch/$(ARCH)/vdso_blob.o: $(BUILD)/vdso.so
 
+# Variants of the library: the same sources under another directory, compiler and flags.
+# $(1) directory, $(2) compiler, $(3) more flags
+define variant
+$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	@echo "  CC  $$@"
+	$$(Q)$(2) $$(CPPFLAGS) $$(CFLAGS) $(3) -MMD -MP -c -o $$@ $$<
+$(1)/%.o: %.S
+	@mkdir -p $$(@D)
+	@echo "  AS  $$@"
+	$$(Q)$(2) $$(CPPFLAGS) -MMD -MP -c -o $$@ $$<
+$(1)/arch/$$(ARCH)/vdso_blob.o: CPPFLAGS += -DVDSO_PATH='"$$(BUILD)/vdso.so"'
+$(1)/arch/$$(ARCH)/vdso_blob.o: $$(BUILD)/vdso.so
+-include $$(wildcard $(1)/*/*.d $(1)/*/*/*.d $(1)/*/*/*/*.d)
+endef
+
+%.a:
+	@echo "  AR  $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(BUILD)/libkvmsbox.a: $(LIB_OBJS)
+
+CLANG ?= clang
+ifneq ($(CC),$(CLANG))
+$(eval $(call variant,$(BUILD)/clang,$(CLANG),))
+clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS)) ## compile everything with clang too
+endif
+
+# Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
+# shadow doesn't fit into. With make SAN=1 everything already is.
+SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG
+ifdef SAN
+SANBUILD = $(BUILD)
+else
+SANBUILD = $(BUILD)/san
+$(eval $(call variant,$(SANBUILD),$(CC),$(SAN_FLAGS)))
+$(SANBUILD)/libkvmsbox.a: $(LIB_OBJS:$(BUILD)/%=$(SANBUILD)/%)
+endif
+UNIT_PLAIN = kvm_platform ptrace_platform
+UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
+UNIT_SAN   = $(filter-out $(UNIT_PLAIN),$(UNIT_ALL))
+UNIT_BINS  = $(UNIT_SAN:%=$(SANBUILD)/test/unit/%) \
+	     $(patsubst %,$(BUILD)/plain/test/unit/%,$(filter $(UNIT_PLAIN),$(UNIT_ALL)))
+UNIT_LIBS  = $(LDLIBS) $(UNIT_LIBS_$(@F))
+$(SANBUILD)/test/unit/%: $(SANBUILD)/test/unit/%.o $(SANBUILD)/libkvmsbox.a
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(UNIT_LIBS)
+$(BUILD)/plain/test/unit/%: test/unit/%.c $(BUILD)/libkvmsbox.a
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS)
+unit-build: $(UNIT_BINS)
+unit-run:
+	@BUILD=$(abspath $(BUILD)) test/unit/run.sh $(UNIT_BINS)
+unit: unit-build ## build and run the unit tests (ASan, UBSan)
+	@BUILD=$(abspath $(BUILD)) test/unit/run.sh $(UNIT_BINS)
+
+CHECK_ENV = BUILD=$(abspath $(BUILD)) KVMSBOX=$(abspath $(BUILD))/kvmsbox MAKE="$(MAKE)"
+conform: $(BUILD)/kvmsbox ## conformance programs natively, on ptrace, on KVM
+	@$(CHECK_ENV) test/check.sh short conform-native conform-ptrace conform-kvm
+apps: $(BUILD)/kvmsbox ## the application tests (Debian image), short selection
+	@$(CHECK_ENV) test/check.sh short apps-ptrace apps-kvm
+cli: $(BUILD)/kvmsbox ## command-line behaviours and bad input
+	@$(CHECK_ENV) test/check.sh short cli-ptrace cli-kvm
+layers: ## check every #include against tools/layers.tbl
+	@tools/check-layers.sh
+	@tools/check-layers.sh --self-test
+lint: ## cppcheck and clang-format, as far as installed
+	@tools/lint.sh
+check: ## install what the tests need, build, run all tests (short versions)
+	@$(CHECK_ENV) test/check.sh short
+check-long: ## all tests in full length
+	@$(CHECK_ENV) test/check.sh long
+check-svm: $(BUILD)/kvmsbox ## the same binary on QEMU's emulated AMD SVM
+	@tools/install-deps.sh svm
+	@$(CHECK_ENV) test/svm/run.sh
+demo: ## install what is missing, build, run commands from a BusyBox image
+	@tools/install-deps.sh build demo
+	@$(MAKE) --no-print-directory all
+	@tools/demo.sh $(BUILD)/kvmsbox
+install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (and DESTDIR)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
+	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
+
+.PHONY: clang unit unit-build unit-run conform apps cli layers lint check check-long check-svm demo \
+	install
+.SECONDARY:
+
 help: ## print the targets
 	@$(AWK) -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 

@@ -242,6 +242,7 @@ static int make_parents(struct boot *b, const char *path, bool file)
 	return copy ? err : -ENOMEM;
 }
 
+/* Mounts @sb, whose reference is consumed, on @target, which is made if it is missing. */
 static int mount_at(struct boot *b, struct super *sb, const char *target, unsigned long flags,
 		    bool file)
 {
@@ -256,8 +257,10 @@ static int mount_at(struct boot *b, struct super *sb, const char *target, unsign
 	}
 	if (!err)
 		err = path_lookup(&b->ctx, NULL, target, WALK_FOLLOW, &at);
-	if (err)
+	if (err) {
+		super_put(sb);
 		return err;
+	}
 	err = mount_new(&b->ctx, sb, &at, flags);
 	path_put(&at);
 	return err;
@@ -273,10 +276,8 @@ static int mount_type(struct boot *b, const char *type, const char *target, cons
 	if (fs) {
 		sb = fs->mount(&b->ctx, type, options);
 		err = PTR_ERR_OR_ZERO(sb);
-		if (!err) {
+		if (!err)
 			err = mount_at(b, sb, target, flags, false);
-			super_put(sb);
-		}
 	}
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't mount %s on %s: %s", type, target,
@@ -298,11 +299,9 @@ static int mount_volume(struct boot *b, const struct config_volume *v)
 		sb = hostfs_mount(index, v->source, v->readonly);
 		err = PTR_ERR_OR_ZERO(sb);
 	}
-	if (!err) {
+	if (!err)
 		err = mount_at(b, sb, v->target, MS_NODEV | MS_NOSUID | (v->readonly ? MS_RDONLY : 0),
 			       !S_ISDIR(st.st_mode));
-		super_put(sb);
-	}
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't mount volume %s on %s: %s", v->source,
 			    v->target, strerror(-err));

@@ -15,6 +15,9 @@ int pipe_create(struct task *t, unsigned int flags, struct file **rd, struct fil
 struct file *pidfd_alloc(struct task *t, struct pid *pid, unsigned int flags);
 struct pid *pidfd_pid(struct file *file);
 
+/* signalfd.c: a signal has been queued somewhere. sighand->lock may be held. */
+void signalfd_notify(void);
+
 /* ktimer.c: timers of the sentry. */
 struct ktimer {
 	int clock; /* CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_BOOTTIME */

@@ -54,16 +54,6 @@ static bool wants_signal(struct task *t, int signo)
 	return !t->exiting && (!(t->blocked & SIGMASK(signo)) || (t->wait_mask & SIGMASK(signo)));
 }
 
-static void wake_signalfds_locked(struct thread_group *tg, struct task *only)
-{
-	struct task *t;
-
-	list_for_each_entry(t, &tg->threads, tg_node) {
-		if (!only || t == only)
-			waitq_wake(&t->signalfd_wait, EPOLLIN);
-	}
-}
-
 /* Wakes one thread that can take a group's @signo: the given one first, then any. */
 static void wake_taker_locked(struct task *t, int signo, enum signal_target target)
 {
@@ -118,7 +108,7 @@ static int send_locked(struct task *t, const siginfo_t *info, enum signal_target
 		q->count++;
 	}
 	q->set |= SIGMASK(signo);
-	wake_signalfds_locked(tg, target == SIGNAL_THREAD ? t : NULL);
+	signalfd_notify();
 	wake_taker_locked(t, signo, target);
 	return 0;
 }

@@ -15,7 +15,8 @@ OBJTYPE(dentry_objtype, "dentry");
 
 int dcache_init(void)
 {
-	vfs_state->buckets = kcalloc(DCACHE_BUCKETS, sizeof(*vfs_state->buckets));
+	vfs_state->nr_buckets = DCACHE_FIRST;
+	vfs_state->buckets = kcalloc(DCACHE_FIRST, sizeof(*vfs_state->buckets));
 	if (!vfs_state->buckets)
 		return -ENOMEM;
 	rwlock_init(&vfs_state->tree, LOCK_DCACHE);
@@ -42,14 +43,14 @@ uint32_t name_hash(const struct dentry *parent, const char *name, size_t len)
 	return (uint32_t)(h >> 32);
 }
 
-static unsigned int bucket_of(const struct dentry *parent, const char *name, size_t len)
+static uint32_t dentry_hash(const struct dentry *d)
 {
-	return name_hash(parent, name, len) % DCACHE_BUCKETS;
+	return name_hash(d->parent, d->name, d->name_len);
 }
 
-static struct mutex *stripe_of(unsigned int bucket)
+static struct mutex *stripe_of(uint32_t hash)
 {
-	return &vfs_state->stripes[bucket % DCACHE_STRIPES];
+	return &vfs_state->stripes[hash % DCACHE_STRIPES];
 }
 
 struct dentry *dentry_alloc(struct super *sb, struct dentry *parent, const char *name, size_t len)
@@ -82,8 +83,7 @@ struct dentry *dentry_get(struct dentry *dentry)
 
 static void bucket_insert(struct dentry *d)
 {
-	unsigned int b = bucket_of(d->parent, d->name, d->name_len);
-	struct list_head *head = &vfs_state->buckets[b];
+	struct list_head *head = &vfs_state->buckets[dentry_hash(d) & (vfs_state->nr_buckets - 1)];
 
 	if (!head->next)
 		list_init(head);
@@ -102,10 +102,11 @@ static void dentry_free(struct dentry *d)
 static void dentry_unhash_locked(struct dentry *d)
 {
 	if (d->flags & DENTRY_HASHED) {
-		struct mutex *stripe = stripe_of(bucket_of(d->parent, d->name, d->name_len));
+		struct mutex *stripe = stripe_of(dentry_hash(d));
 
 		mutex_lock_nested(stripe);
 		list_del(&d->hash);
+		vfs_state->nr_names--;
 		atomic_fetch_and(&d->flags, ~(uint32_t)DENTRY_HASHED);
 		mutex_unlock(stripe);
 	}
@@ -134,12 +135,13 @@ void dentry_put(struct dentry *d)
 
 struct dentry *dentry_find(struct dentry *parent, const char *name, size_t len)
 {
-	unsigned int b = bucket_of(parent, name, len);
-	struct list_head *head = &vfs_state->buckets[b], *pos;
-	struct mutex *stripe = stripe_of(b);
+	uint32_t hash = name_hash(parent, name, len);
+	struct mutex *stripe = stripe_of(hash);
 	struct dentry *found = NULL;
+	struct list_head *head, *pos;
 
 	mutex_lock(stripe);
+	head = &vfs_state->buckets[hash & (vfs_state->nr_buckets - 1)];
 	if (head->next) {
 		list_for_each (pos, head) {
 			struct dentry *d = list_entry(pos, struct dentry, hash);
@@ -163,15 +165,48 @@ static void dentry_insert_locked(struct dentry *d)
 	d->cookie = atomic_fetch_add(&vfs_state->next_cookie, 1);
 	list_add_tail(&d->sibling, &d->parent->children);
 	bucket_insert(d);
+	vfs_state->nr_names++;
 	atomic_fetch_or(&d->flags, DENTRY_HASHED);
+}
+
+/*
+ * Twice the buckets, when there are twice as many names as buckets; without memory it stays as it
+ * is. Tree lock held exclusively.
+ */
+static void hash_grow_locked(void)
+{
+	unsigned int old_nr = vfs_state->nr_buckets;
+	struct list_head *old = vfs_state->buckets, *bigger, *pos, *next;
+
+	if (likely(vfs_state->nr_names <= 2 * old_nr))
+		return;
+	bigger = kcalloc(2 * (size_t)old_nr, sizeof(*bigger));
+	if (!bigger)
+		return;
+	for (unsigned int i = 0; i < DCACHE_STRIPES; i++)
+		mutex_lock_nested(&vfs_state->stripes[i]);
+	vfs_state->buckets = bigger;
+	vfs_state->nr_buckets = 2 * old_nr;
+	for (unsigned int i = 0; i < old_nr; i++) {
+		if (!old[i].next)
+			continue;
+		for (pos = old[i].next; pos != &old[i]; pos = next) {
+			next = pos->next;
+			bucket_insert(list_entry(pos, struct dentry, hash));
+		}
+	}
+	for (unsigned int i = 0; i < DCACHE_STRIPES; i++)
+		mutex_unlock(&vfs_state->stripes[i]);
+	kfree(old);
 }
 
 void dentry_add(struct dentry *d, struct inode *inode)
 {
-	struct mutex *stripe = stripe_of(bucket_of(d->parent, d->name, d->name_len));
+	struct mutex *stripe = stripe_of(dentry_hash(d));
 
 	d->inode = inode;
 	write_lock(&vfs_state->tree);
+	hash_grow_locked();
 	mutex_lock_nested(stripe);
 	dentry_insert_locked(d);
 	mutex_unlock(stripe);
@@ -225,6 +260,7 @@ static void dentry_take_locked(struct dentry *d)
 {
 	list_del(&d->hash);
 	list_del(&d->sibling);
+	vfs_state->nr_names--;
 	atomic_fetch_and(&d->flags, ~(uint32_t)(DENTRY_HASHED | DENTRY_LOWER));
 }
 
@@ -236,8 +272,8 @@ void dentry_move(struct dentry *d, struct dentry *parent, char *name, size_t len
 
 	dentry_get(parent);
 	write_lock(&vfs_state->tree);
-	from = stripe_of(bucket_of(d->parent, d->name, d->name_len));
-	to = stripe_of(bucket_of(parent, name, len));
+	from = stripe_of(dentry_hash(d));
+	to = stripe_of(name_hash(parent, name, len));
 	stripes_lock(from, to);
 	if (replaced)
 		dentry_take_locked(replaced);
@@ -261,8 +297,8 @@ void dentry_exchange(struct dentry *a, struct dentry *b, char *name_a, char *nam
 	struct dentry *parent;
 
 	write_lock(&vfs_state->tree);
-	sa = stripe_of(bucket_of(a->parent, a->name, a->name_len));
-	sb = stripe_of(bucket_of(b->parent, b->name, b->name_len));
+	sa = stripe_of(dentry_hash(a));
+	sb = stripe_of(dentry_hash(b));
 	stripes_lock(sa, sb);
 	dentry_take_locked(a);
 	dentry_take_locked(b);

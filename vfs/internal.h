@@ -5,6 +5,8 @@
  *
  * The state is one arena block, so that a snapshot has it; vfs_state only points there.
  *
+ * The hash grows with the names: hash % DCACHE_STRIPES says the stripe whatever its size.
+ *
  * Locks inside LOCK_DCACHE: tree (structure: parents, names, children) before a stripe (one part of
  * the hash). A look-up takes one stripe only; whoever adds, removes or moves a name takes tree
  * exclusively and the stripes concerned, in rising order.
@@ -19,7 +21,7 @@
 #include "vfs/file.h"
 #include "vfs/notify.h"
 
-#define DCACHE_BUCKETS 65536u /* 1 MiB, of which the host makes real what is used */
+#define DCACHE_FIRST   1024u /* buckets to start with: a power of two */
 #define DCACHE_STRIPES 64u
 #define MNT_BUCKETS    64u
 #define NAME_MAX_LEN   255u
@@ -29,7 +31,9 @@
 struct vfs_state {
 	struct rwlock tree;		      /* LOCK_DCACHE */
 	struct mutex stripes[DCACHE_STRIPES]; /* LOCK_DCACHE, after tree */
-	struct list_head *buckets; /* under stripes[bucket % DCACHE_STRIPES]; {0} is empty */
+	struct list_head *buckets;	      /* changed with tree and all stripes held */
+	unsigned int nr_buckets;	      /* a power of two, at least DCACHE_STRIPES */
+	unsigned int nr_names;		      /* hashed; under tree */
 	_Atomic uint64_t next_cookie;
 	struct rwlock mnt;			/* LOCK_MNT: the fields of mounts and namespaces */
 	struct list_head mnt_hash[MNT_BUCKETS]; /* under mnt; {0} is empty */

@@ -46,8 +46,7 @@ uint64_t lower_pages(struct lower_fs *fs)
 
 uint64_t lower_ino_end(struct lower_fs *fs)
 {
-	/* Inode numbers count 32-byte slots of the image. */
-	return fs->size / 32 + 1;
+	return erofs_nid_end(&fs->erofs);
 }
 
 static int lower_inode_read(struct lower_fs *fs, uint64_t nid, struct lower_inode *out)
@@ -125,12 +124,19 @@ static bool tail_is_zero(const struct lower_fs *fs, uint64_t end)
 int lower_map(struct lower_fs *fs, const struct lower_inode *inode, uint64_t pgoff, gpa_t *gpa,
 	      size_t *n)
 {
-	uint64_t pos = pgoff * PAGE_SIZE, off, len;
+	uint64_t pos = pgoff * PAGE_SIZE, off, len, more_off, more;
 	size_t pages;
 
 	if (pos >= inode->size || erofs_map(&fs->erofs, &inode->raw, pos, &off, &len) ||
 	    off == UINT64_MAX || off % PAGE_SIZE)
 		return 1;
+	/* Chunks that follow each other in the image are one run. */
+	while (len / PAGE_SIZE < *n && !(len % PAGE_SIZE) && pos + len < inode->size) {
+		if (erofs_map(&fs->erofs, &inode->raw, pos + len, &more_off, &more) || !more ||
+		    more_off != off + len)
+			break;
+		len += more;
+	}
 	pages = len / PAGE_SIZE;
 	if (len % PAGE_SIZE && pages < *n && pos + len == inode->size &&
 	    tail_is_zero(fs, off + len))

@@ -51,13 +51,19 @@
 #define KAREA_PAGES	(KAREA_VCPU + 2 * KVM_MAX_VCPU)
 #define KAREA_SIZE	(KAREA_PAGES * PAGE_SIZE)
 
+#define CR4_PAE		0x20U
+#define CR4_OSFXSR	0x200U
+#define CR4_OSXMMEXCPT	0x400U
+#define CR4_FSGSBASE	0x10000U
+#define CR4_OSXSAVE	0x40000U
+
 enum vcpu_stat {
 	VSTAT_ENTERS,
 	VSTAT_SYSCALLS,
 	VSTAT_FAULTS,
 	VSTAT_EXCEPTIONS,
 	VSTAT_KICKS,
-	VSTAT_SPURIOUS,
+	VSTAT_RETRIES,
 	VSTAT_DRAINS,
 	VSTAT_DRAIN_EXITS,
 	VSTAT_PTE_STORES,
@@ -96,7 +102,8 @@ struct vcpu {
 	uint64_t gen;		      /* of as, up to which translations were dropped */
 	enum vcpu_ring ring;	      /* where it stopped */
 	bool fresh;		      /* extended state is still initial */
-	bool draining;		      /* work is in priv->ops for as */
+	bool draining;		      /* ring 0 has work in priv->ops, or CR3 to load */
+	bool more;		      /* and it is not the last of it */
 	size_t nr_entries, nr_tables;  /* in priv->ops */
 	size_t nr_recycled;	      /* of the tables: recycled ones, last, no address space's */
 	uint64_t next_cr3, next_gen;  /* CR3 loaded by that work, or 0; gen afterwards */
@@ -251,14 +258,16 @@ static inline gpa_t karea_gpa(size_t page)
 /* Makes the next vCPU. -EAGAIN when there are as many as there may be. Pool's lock held. */
 int vcpu_new(struct vcpu **out) __must_check;
 void vcpu_destroy_all(void);
+/* Makes @v (BUSY) fit for @ctx, which had none or another. 0 or -errno. */
+int vcpu_adopt(struct vcpu *v, struct kvm_context *ctx) __must_check;
 /* Gives @v (BUSY) the state of @ctx that it does not have yet. 0 or -errno. */
 int vcpu_load(struct vcpu *v, struct kvm_context *ctx) __must_check;
 /* Everything of @ctx that only @v has goes to memory. */
 int vcpu_save(struct vcpu *v, struct kvm_context *ctx) __must_check;
 int vcpu_save_fpu(struct vcpu *v, struct kvm_context *ctx) __must_check;
 int vcpu_save_bases(struct vcpu *v, struct kvm_context *ctx) __must_check;
-/* Puts @v in ring 0 with default segments, whatever it did before. */
-int vcpu_reset_segments(struct vcpu *v, uint64_t fs_base, uint64_t gs_base) __must_check;
+/* Puts @v, stopped in user mode, back in ring 0; the segment bases stay. */
+int vcpu_to_kernel(struct vcpu *v) __must_check;
 /* Interrupts a thread that is about to run @v, or does. Async-signal-safe. */
 void vcpu_interrupt(struct vcpu *v);
 

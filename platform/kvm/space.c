@@ -28,6 +28,7 @@
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/log.h"
 
 #define ENTRIES_EACH 8	  /* changed entries of one table that are stored one by one */
 #define OPS_CAP	     4096 /* pending; beyond it every table is done over */
@@ -268,26 +269,28 @@ static void wait_for_drainer(struct kvm_address_space *as)
 void space_prepare(struct vcpu *v, struct kvm_address_space *as, bool *more)
 {
 	struct kvm_platform *p = to_kvm(as->base.platform);
-	bool mine = v->as == as && v->as_id == as->id, reload;
+	bool mine = v->as == as && v->as_id == as->id, lags, reload;
 	size_t max;
 
 	mutex_lock(&as->lock);
 	wait_for_drainer(as);
 	v->next_gen = atomic_load(&as->gen);
-	reload = !mine || (v->gen != v->next_gen && !(as->only_entries && v->gen == as->base_gen &&
-						      as->nr_ops <= TRAMP_OPS_MAX));
+	lags = v->gen != v->next_gen;
+	/* Dropping single pages will do if those in the list are all that @v missed. */
+	if (lags && as->nr_ops && as->only_entries && v->gen == as->base_gen)
+		lags = false;
 	take_work(v, as);
-	*more = as->nr_ops || as->all;
+	v->more = *more = as->nr_ops || as->all;
+	reload = !*more && (!mine || lags || v->nr_tables);
 	if (v->nr_entries || v->nr_tables)
 		as->drainer = v;
-	else if (!mine || v->gen != v->next_gen)
-		reload = true;
 	max = TRAMP_OPS_MAX - v->nr_entries - v->nr_tables;
 	if (!tables_pressing(p))
 		max = MIN(max, (size_t)RECYCLE_EACH);
 	v->nr_recycled = tables_take_dirty(p, &v->priv->ops[v->nr_entries + v->nr_tables], max);
 	v->nr_tables += v->nr_recycled;
 	v->next_cr3 = reload ? as->pt->root : 0;
+	BUG_ON(!mine && !reload && !*more);
 	v->draining = v->nr_entries || v->nr_tables || reload;
 	if (v->draining) {
 		if (reload)
@@ -336,7 +339,9 @@ void space_finish(struct vcpu *v, struct kvm_address_space *as)
 		count_work(v);
 		if (v->next_cr3)
 			atomic_store(&v->cr3[0], v->next_cr3);
-		if (v->next_cr3 || (v->as == as && v->as_id == as->id)) {
+		if (v->more) {
+			v->as = NULL; /* the last round has to load CR3 */
+		} else {
 			v->as = as;
 			v->as_id = as->id;
 			v->gen = v->next_gen;

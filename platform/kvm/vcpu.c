@@ -34,15 +34,18 @@
 #define KVM_VCPU_TSC_OFFSET 0
 #endif
 
+#define MAX_MSRS 4
+union msr_buf {
+	struct kvm_msrs m;
+	uint8_t space[sizeof(struct kvm_msrs) + MAX_MSRS * sizeof(struct kvm_msr_entry)];
+};
+
 static int set_msrs(int fd, const struct kvm_msr_entry *e, size_t n)
 {
-	struct {
-		struct kvm_msrs m;
-		struct kvm_msr_entry e[4];
-	} msrs = {.m.nmsrs = (uint32_t)n};
+	union msr_buf msrs = {.m.nmsrs = (uint32_t)n};
 	int set;
 
-	memcpy(msrs.e, e, n * sizeof(*e));
+	memcpy(msrs.m.entries, e, n * sizeof(*e));
 	set = ioctl(fd, KVM_SET_MSRS, &msrs);
 	if (set < 0)
 		return -errno;
@@ -137,17 +140,36 @@ static int setup_sregs(struct vcpu *v)
 	return ioctl(v->fd, KVM_SET_SREGS, &s) ? -errno : 0;
 }
 
-int vcpu_reset_segments(struct vcpu *v, uint64_t fs_base, uint64_t gs_base)
+int vcpu_to_kernel(struct vcpu *v)
 {
 	struct kvm_sregs s;
 
 	if (ioctl(v->fd, KVM_GET_SREGS, &s))
 		return -errno;
-	kernel_segments(v, &s);
-	s.fs.base = fs_base;
-	s.gs.base = gs_base;
+	make_segment(&s.cs, TRAMP_KERNEL_CS, 11, 0, true);
+	make_segment(&s.ss, TRAMP_KERNEL_SS, 3, 0, false);
 	if (ioctl(v->fd, KVM_SET_SREGS, &s))
 		return -errno;
+	v->ring = RING_KERNEL;
+	return 0;
+}
+
+int vcpu_adopt(struct vcpu *v, struct kvm_context *ctx)
+{
+	struct kvm_sregs s;
+
+	ctx->fpu_cpu = ctx->bases_cpu = false;
+	if (v->fresh)
+		return 0;
+	/* Whatever selectors and bases its last user left behind go. */
+	if (ioctl(v->fd, KVM_GET_SREGS, &s))
+		return -errno;
+	kernel_segments(v, &s);
+	s.fs.base = ctx->fs_base;
+	s.gs.base = ctx->gs_base;
+	if (ioctl(v->fd, KVM_SET_SREGS, &s))
+		return -errno;
+	ctx->bases_cpu = true;
 	v->ring = RING_KERNEL;
 	return 0;
 }
@@ -190,7 +212,7 @@ static int setup_state(struct vcpu *v)
 	err = set_msrs(v->fd, msrs, ARRAY_SIZE(msrs));
 	if (err)
 		return err;
-	if (kvm_vm.cr4 & 0x40000 && ioctl(v->fd, KVM_SET_XCRS, &xcrs))
+	if (kvm_vm.cr4 & CR4_OSXSAVE && ioctl(v->fd, KVM_SET_XCRS, &xcrs))
 		return -errno;
 	setup_tsc(v);
 	return 0;
@@ -292,19 +314,18 @@ int vcpu_save_fpu(struct vcpu *v, struct kvm_context *ctx)
 
 int vcpu_save_bases(struct vcpu *v, struct kvm_context *ctx)
 {
-	struct {
-		struct kvm_msrs m;
-		struct kvm_msr_entry e[2];
-	} msrs = {.m.nmsrs = 2, .e = {{.index = MSR_FS_BASE}, {.index = MSR_GS_BASE}}};
+	union msr_buf msrs = {.m.nmsrs = 2};
 	int n;
 
 	if (ctx->bases_mem)
 		return 0;
+	msrs.m.entries[0].index = MSR_FS_BASE;
+	msrs.m.entries[1].index = MSR_GS_BASE;
 	n = ioctl(v->fd, KVM_GET_MSRS, &msrs);
 	if (n != 2)
 		return n < 0 ? -errno : -EINVAL;
-	ctx->fs_base = msrs.e[0].data;
-	ctx->gs_base = msrs.e[1].data;
+	ctx->fs_base = msrs.m.entries[0].data;
+	ctx->gs_base = msrs.m.entries[1].data;
 	ctx->bases_mem = true;
 	return 0;
 }
@@ -320,7 +341,7 @@ int vcpu_load(struct vcpu *v, struct kvm_context *ctx)
 {
 	int err;
 
-	if (!ctx->bases_cpu) {
+	if (!ctx->bases_cpu && !(v->fresh && !ctx->fs_base && !ctx->gs_base)) {
 		struct kvm_msr_entry e[2] = {
 			{.index = MSR_FS_BASE, .data = ctx->fs_base},
 			{.index = MSR_GS_BASE, .data = ctx->gs_base},
@@ -329,8 +350,8 @@ int vcpu_load(struct vcpu *v, struct kvm_context *ctx)
 		err = set_msrs(v->fd, e, 2);
 		if (err)
 			return err;
-		ctx->bases_cpu = true;
 	}
+	ctx->bases_cpu = true;
 	if (!ctx->fpu_cpu) {
 		if (!(v->fresh && ctx->fpu_initial)) {
 			err = set_xsave(v, ctx->fpu);

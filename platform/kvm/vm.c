@@ -94,9 +94,10 @@ static struct kvm_cpuid_entry2 *cpuid_find(uint32_t function, uint32_t index)
 /* CPUID as the host supports it, without what needs a kernel in the guest to switch it on. */
 static int setup_cpuid(int kvm)
 {
-	static struct {
+	static union {
 		struct kvm_cpuid2 c;
-		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES];
+		uint8_t space[sizeof(struct kvm_cpuid2) +
+			      CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2)];
 	} buf;
 	struct kvm_cpuid2 *c = &buf.c;
 	struct kvm_cpuid_entry2 *e;
@@ -107,17 +108,17 @@ static int setup_cpuid(int kvm)
 		return -errno;
 
 	e = cpuid_find(1, 0);
-	if (!e)
-		return -EOPNOTSUPP;
-	kvm_vm.cr4 = 0x20 /* PAE */ | 0x200 /* OSFXSR */ | 0x400 /* OSXMMEXCPT */;
-	e->ecx &= ~(1U << 21 | 1U << 24); /* x2APIC, TSC deadline: there is no APIC */
-	if (e->ecx & 1U << 26)
-		kvm_vm.cr4 |= 0x40000; /* OSXSAVE */
-	else if (arch_xcr0() & ~3UL)
-		return -EOPNOTSUPP;
-	e = cpuid_find(7, 0);
-	if (e && e->ebx & 1U)
-		kvm_vm.cr4 |= 0x10000; /* FSGSBASE */
+	if (e)
+		e->ecx &= ~(1U << 21 | 1U << 24); /* x2APIC, TSC deadline: there is no APIC */
+	/*
+	 * By what applications run with on the host, not by the list: kvm-pvm leaves XSAVE and
+	 * FSGSBASE out of it, supports them, and shows them to user code.
+	 */
+	kvm_vm.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	if (arch_xcr0() & ~3UL)
+		kvm_vm.cr4 |= CR4_OSXSAVE;
+	if (arch_hwcap2() & 2)
+		kvm_vm.cr4 |= CR4_FSGSBASE;
 	e = cpuid_find(0x80000008, 0);
 	if (e && (e->eax & 0xff) < MIN_PHYS_BITS)
 		return -EOPNOTSUPP;

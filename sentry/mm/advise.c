@@ -183,7 +183,7 @@ int mm_madvise(struct mm *mm, uaddr_t addr, size_t len, int advice)
 		write_lock(&mm->lock);
 		err = for_each_part(mm, addr, end, change_flags, &change);
 		vma_merge_around(mm, addr, end);
-		write_unlock(&mm->lock);
+		mm_write_unlock(mm);
 		return err;
 	}
 	if (advice == MADV_REMOVE) {
@@ -245,7 +245,7 @@ static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool c
 	err = for_each_part(mm, addr, end, change_flags, &c);
 	vma_merge_around(mm, addr, end);
 out_unlock:
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return err;
 }
 
@@ -285,7 +285,7 @@ int mm_mlockall(struct mm *mm, int flags, bool capable)
 			vma_account(v, 1);
 		}
 	}
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return err;
 }
 

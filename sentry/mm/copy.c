@@ -179,7 +179,7 @@ static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bo
 	if (write)
 		restore_rights(mm, addr);
 out_unlock:
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return done;
 }
 

@@ -196,7 +196,7 @@ int mm_fault(struct mm *mm, uaddr_t addr, unsigned int access, siginfo_t *info)
 		read_unlock(&mm->lock);
 		write_lock(&mm->lock);
 		v = grow_stack(mm, addr);
-		write_unlock(&mm->lock);
+		mm_write_unlock(mm);
 		if (!v)
 			return sigsegv(info, addr, SEGV_MAPERR);
 		read_lock(&mm->lock);

@@ -182,7 +182,7 @@ struct mm *mm_fork(struct mm *old)
 	atomic_store(&mm->membarrier, atomic_load(&old->membarrier));
 	if (!err && old->exe)
 		err = mm_set_exe(mm, old->exe);
-	write_unlock(&old->lock);
+	mm_write_unlock(old);
 	if (err) {
 		mm_put(mm);
 		return ERR_PTR(err);

@@ -25,8 +25,10 @@ struct vma *vma_alloc(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long p
 		      unsigned long flags, struct file *file, uint64_t pgoff);
 /* Links it in, registers its mapping, and counts it. Excl. */
 void vma_insert(struct vma *vma);
-/* Takes it out and frees it; its pages are gone already. Excl. */
+/* Takes it out; mm_write_unlock frees it. Its pages are gone already. Excl. */
 void vma_remove(struct vma *vma);
+/* Ends an exclusive hold of mm->lock: what vma_remove took out is freed. */
+void mm_write_unlock(struct mm *mm);
 /* Makes @addr a boundary between two vmas. 0 or -ENOMEM. Excl. */
 int vma_split_at(struct mm *mm, uaddr_t addr);
 /* Joins what has become alike around [start, end). Excl. */

@@ -271,7 +271,7 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 	}
 	write_lock(&mm->lock);
 	ret = map_locked(mm, &r);
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	if (shmem)
 		file_put(shmem);
 	return ret;
@@ -306,7 +306,7 @@ int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, un
 	}
 	write_unlock(&mm->pt_lock);
 out_unlock:
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return err;
 }
 
@@ -319,7 +319,7 @@ int mm_munmap(struct mm *mm, uaddr_t addr, size_t len)
 	len = PAGE_ALIGN_UP(len);
 	write_lock(&mm->lock);
 	err = unmap_locked(mm, addr, addr + len);
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return err;
 }
 
@@ -362,6 +362,6 @@ uaddr_t mm_brk(struct mm *mm, uaddr_t brk)
 
 	write_lock(&mm->lock);
 	ret = brk_locked(mm, brk);
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return ret;
 }

@@ -77,6 +77,7 @@ void mm_put(struct mm *mm)
 
 	if (!mm || !refcount_put(&mm->users))
 		return;
+	write_lock(&mm->lock);
 	while ((n = rb_first(&mm->vmas))) {
 		struct vma *v = rb_entry(n, struct vma, node);
 
@@ -85,6 +86,7 @@ void mm_put(struct mm *mm)
 			mm_sync_vma(v, v->start, v->end);
 		vma_remove(v);
 	}
+	mm_write_unlock(mm);
 	/* Entries become 0 without a word to the platform: nobody runs here any more. */
 	put_all_frames(mm);
 	mm->platform->type->as_destroy(mm->as);

@@ -39,6 +39,7 @@ struct vma {
 	struct file *file;   /* reference, or NULL for anonymous */
 	uint64_t pgoff;	     /* file page of start */
 	struct map_user user; /* registered with the file's mapping while file != NULL */
+	struct vma *next_dead;
 	const char *name;    /* "[heap]", "[stack]", "[vdso]", or NULL (static strings) */
 	uint64_t populated;  /* bytes that fault-around has mapped so far: grows the window */
 };
@@ -67,6 +68,7 @@ struct mm {
 	struct rwlock lock; /* LOCK_MM: vmas and all fields up to pt_lock */
 	struct rb_root vmas;
 	size_t nr_vmas;
+	struct vma *dead; /* removed; their files are put once the lock is released */
 	uint64_t total_vm, locked_vm, data_vm, stack_vm; /* pages */
 	uaddr_t mmap_base;  /* top-down from here */
 	uaddr_t brk_start, brk;

@@ -121,12 +121,12 @@ int mm_mprotect(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot)
 		struct vma *v = vma_at(mm, addr);
 
 		if (!v || !(v->flags & VMA_GROWSDOWN)) {
-			write_unlock(&mm->lock);
+			mm_write_unlock(mm);
 			return -EINVAL;
 		}
 		addr = v->start;
 	}
 	err = protect_locked(mm, addr, end, prot & (PROT_READ | PROT_WRITE | PROT_EXEC));
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return err;
 }

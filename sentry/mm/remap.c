@@ -174,6 +174,6 @@ long mm_mremap(struct mm *mm, uaddr_t old, size_t old_len, size_t new_len, unsig
 	}
 	write_lock(&mm->lock);
 	ret = remap_locked(mm, old, old_len, new_len, flags, new_addr);
-	write_unlock(&mm->lock);
+	mm_write_unlock(mm);
 	return ret;
 }

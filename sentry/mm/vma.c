@@ -164,10 +164,27 @@ void vma_remove(struct vma *v)
 	vma_account(v, -1);
 	rb_erase(&v->mm->vmas, &v->node);
 	v->mm->nr_vmas--;
-	if (v->file)
-		file_put(v->file);
-	kfree(v);
-	objtype_dec(&vma_type);
+	v->next_dead = v->mm->dead;
+	v->mm->dead = v;
+}
+
+/*
+ * Files are released without the lock: the last reference may take locks that come before it
+ * (an inode's, to free what it holds).
+ */
+void mm_write_unlock(struct mm *mm)
+{
+	struct vma *dead = mm->dead, *next;
+
+	mm->dead = NULL;
+	write_unlock(&mm->lock);
+	for (; dead; dead = next) {
+		next = dead->next_dead;
+		if (dead->file)
+			file_put(dead->file);
+		kfree(dead);
+		objtype_dec(&vma_type);
+	}
 }
 
 void vma_resize(struct vma *v, uaddr_t start, uaddr_t end)

@@ -14,6 +14,12 @@
 #define CHUNK	     65536u
 #define SPLICE_VALID (SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT)
 
+static size_t chunk_len(size_t len, long room)
+{
+	len = MIN(len, (size_t)room);
+	return MIN(len, (size_t)CHUNK);
+}
+
 /* ---- waiting for a pipe ---- */
 
 struct pipe_op {
@@ -209,7 +215,7 @@ static ssize_t splice_pipe_to_pipe(struct task *t, struct pipe *in, struct pipe 
 
 	if (n <= 0)
 		return n;
-	op.len = MIN(MIN(len, (size_t)n), (size_t)CHUNK);
+	op.len = chunk_len(len, n);
 	op.buf = kmalloc(op.len);
 	if (!op.buf)
 		return -ENOMEM;
@@ -259,7 +265,7 @@ static ssize_t splice_to_pipe(struct task *t, struct file *in, uint64_t *pos, st
 
 	if (n <= 0)
 		return n;
-	len = MIN(MIN(len, (size_t)n), (size_t)CHUNK);
+	len = chunk_len(len, n);
 	buf = kmalloc(len);
 	if (!buf)
 		return -ENOMEM;
@@ -360,7 +366,7 @@ static long do_tee(struct task *t, struct pipe *in, struct pipe *out, size_t len
 	n = wait_room(t, out, nonblock);
 	if (n <= 0)
 		return n;
-	op.len = MIN(MIN(len, (size_t)n), (size_t)CHUNK);
+	op.len = chunk_len(len, n);
 	op.buf = kmalloc(op.len);
 	if (!op.buf)
 		return -ENOMEM;

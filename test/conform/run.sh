@@ -67,6 +67,7 @@ make_image() {
 	busybox=$(command -v busybox) || die "busybox is not installed"
 	stage=$(mktemp -d "$BUILD/test/conform-image.XXXXXX") || die "cannot make $BUILD/test"
 	mkdir -p "$stage"/{bin,conform,dev,etc,proc,root,sys,tmp,var}
+	chmod 755 "$stage"
 	chmod 1777 "$stage/tmp"
 	chmod 700 "$stage/root"
 	cp "$busybox" "$stage/bin/busybox"

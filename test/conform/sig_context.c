@@ -357,7 +357,7 @@ static void on_clobber_fpu(int sig UNUSED)
 		     "pcmpeqd %%xmm15, %%xmm15\n\t"
 		     "fninit\n\t"
 		     "fldpi\n\t"
-		     ::: "xmm0", "xmm1", "xmm15", "st", "st(7)");
+		     ::: "xmm0", "xmm1", "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
 	count++;
 }
 
@@ -392,7 +392,8 @@ TEST(x87_survives_signals)
 		     "jl 1b\n\t"
 		     "faddp\n\t"
 		     "fstpl %[r]"
-		     : [r] "=m"(r) : [count] "m"(count) : "memory", "cc", "st", "st(1)");
+		     : [r] "=m"(r) : [count] "m"(count) : "memory", "cc",
+		       "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
 	TICK_STOP();
 	CHECK(r > 2.4426 && r < 2.4427);
 }

@@ -703,9 +703,10 @@ static void *cpu_clock(void *arg)
 {
 	struct timespec ts;
 
-	do
+	do {
+		burn();
 		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	while (ts.tv_nsec < 20000000 && !ts.tv_sec);
+	} while (ts.tv_nsec < 20000000 && !ts.tv_sec);
 	*(volatile int *)arg = 1;
 	return NULL;
 }

@@ -121,7 +121,7 @@ static inline void check_live(const char *name, const struct live *before)
 		printf("# %s: %ld live, %ld before\n", now.type[i]->name, now.n[i], before->n[i]);
 	}
 	/* The frame allocator's list of free runs may be cut otherwise than before. */
-	if (now.bytes > before->bytes + 1024) {
+	if (now.bytes > before->bytes + (4 << 10)) {
 		same = false;
 		printf("# arena: %zu bytes, %zu before\n", now.bytes, before->bytes);
 	}

@@ -335,6 +335,32 @@ static void test_names(void)
 	file_put(f);
 }
 
+/* More names than the hash starts with. */
+static void test_many_names(void)
+{
+	char name[32];
+	int missing = 0, left = 0;
+
+	vfs_mkdir(CTX, NULL, "/many", 0777);
+	for (int i = 0; i < 9000; i++) {
+		snprintf(name, sizeof(name), "/many/%d", i);
+		missing += vfs_mknod(CTX, NULL, name, 0600, 0) != 0;
+	}
+	CHECK_EQ("all made", missing, 0);
+	for (int i = 0; i < 9000; i++) {
+		snprintf(name, sizeof(name), "/many/%d", i);
+		missing += look(name, 0) != 0;
+	}
+	CHECK_EQ("all found", missing, 0);
+	for (int i = 0; i < 9000; i++) {
+		snprintf(name, sizeof(name), "/many/%d", i);
+		missing += vfs_unlink(CTX, NULL, name) != 0;
+		left += look(name, 0) != -ENOENT;
+	}
+	CHECK("all removed", !missing && !left);
+	CHECK_EQ("directory removed", vfs_rmdir(CTX, NULL, "/many"), 0);
+}
+
 static void test_all(void)
 {
 	env_open(&env);
@@ -345,6 +371,7 @@ static void test_all(void)
 	test_limits();
 	test_pivot();
 	test_names();
+	test_many_names();
 	env_close(&env);
 }
 

@@ -11,7 +11,7 @@
 #define PROC_SUPER_MAGIC 0x9fa0
 #define WRITE_MAX	 4096
 
-static const struct inode_ops proc_inode_ops;
+static const struct inode_ops proc_inode_ops, proc_magic_ops;
 static const struct file_ops proc_dir_fops, proc_text_fops;
 
 struct task *proc_task(const struct proc_node *node)
@@ -47,7 +47,7 @@ static struct inode *make_inode(struct super *sb, const struct proc_node *tmpl)
 		kfree(node);
 		return ERR_PTR(-ENOMEM);
 	}
-	inode->ops = &proc_inode_ops;
+	inode->ops = e->jump ? &proc_magic_ops : &proc_inode_ops;
 	inode->private = node;
 	if (S_ISDIR(e->mode)) {
 		inode->fops = &proc_dir_fops;
@@ -173,8 +173,6 @@ static int proc_jump(const struct vfs_ctx *ctx, struct inode *inode, struct path
 	struct proc_node *node = proc_node(inode);
 	int err;
 
-	if (!node->entry->jump)
-		return -ENOSYS;
 	err = may_look(ctx, node);
 	return err ? err : node->entry->jump(ctx, node, out);
 }
@@ -188,6 +186,15 @@ static int proc_setattr(const struct vfs_ctx *ctx, struct inode *inode,
 
 static const struct inode_ops proc_inode_ops = {
 	.lookup = proc_lookup,
+	.readlink = proc_readlink,
+	.getattr = proc_getattr,
+	.setattr = proc_setattr,
+	.revalidate = proc_revalidate,
+	.evict = proc_evict,
+};
+
+/* Links that lead to an open file or a directory, not to a name. */
+static const struct inode_ops proc_magic_ops = {
 	.readlink = proc_readlink,
 	.jump = proc_jump,
 	.getattr = proc_getattr,
