@@ -6,8 +6,10 @@
  */
 #include "loader/erofs_write.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "loader/erofs_write_internal.h"
@@ -32,7 +34,7 @@ static void out_bytes(struct out *o, const void *data, size_t len)
 
 	while (len && !o->err) {
 		uint8_t *slot = store_slot(o->store, &o->err);
-		size_t n = MIN(EROFS_BLOCK_SIZE - o->fill, len);
+		size_t n = MIN(EROFS_BLKSIZ - o->fill, len);
 
 		if (!slot)
 			return;
@@ -45,7 +47,7 @@ static void out_bytes(struct out *o, const void *data, size_t len)
 		o->fill += n;
 		o->pos += n;
 		len -= n;
-		if (o->fill == EROFS_BLOCK_SIZE) {
+		if (o->fill == EROFS_BLKSIZ) {
 			o->err = store_push(o->store);
 			o->fill = 0;
 		}
@@ -61,7 +63,7 @@ static void out_pad_to(struct out *o, uint64_t pos)
 static void out_finish_block(struct out *o)
 {
 	if (o->fill)
-		out_bytes(o, NULL, EROFS_BLOCK_SIZE - o->fill);
+		out_bytes(o, NULL, EROFS_BLKSIZ - o->fill);
 }
 
 /* ---- directories ---- */
@@ -115,13 +117,13 @@ static uint64_t dir_size(const struct enode *dir)
 
 	dir_iter_init(&it, dir);
 	while (dir_iter_next(&it)) {
-		if (used + DIRENT_SIZE + it.len > EROFS_BLOCK_SIZE) {
+		if (used + DIRENT_SIZE + it.len > EROFS_BLKSIZ) {
 			full++;
 			used = 0;
 		}
 		used += DIRENT_SIZE + it.len;
 	}
-	return (full << EROFS_BLOCK_BITS) + used;
+	return (full << EROFS_BLKSZBITS) + used;
 }
 
 static uint8_t file_type(uint32_t mode)
@@ -145,17 +147,11 @@ static uint8_t file_type(uint32_t mode)
 	return EROFS_FT_UNKNOWN;
 }
 
-static void put_le(uint8_t *p, uint64_t v, unsigned int n)
-{
-	for (unsigned int i = 0; i < n; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
-}
-
 /*
  * Puts one block together from where @it stands, with the entry that is still in it->name if
  * *@pending. Returns the bytes used; 0 when there are no more.
  */
-static size_t dir_block(struct dir_iter *it, bool *pending, uint8_t block[EROFS_BLOCK_SIZE])
+static size_t dir_block(struct dir_iter *it, bool *pending, uint8_t block[EROFS_BLKSIZ])
 {
 	struct dir_iter ahead = *it;
 	size_t used = 0, count = 0, name_off;
@@ -166,20 +162,21 @@ static size_t dir_block(struct dir_iter *it, bool *pending, uint8_t block[EROFS_
 	*it = ahead;
 	/* How many entries fit. */
 	do {
-		if (used + DIRENT_SIZE + ahead.len > EROFS_BLOCK_SIZE)
+		if (used + DIRENT_SIZE + ahead.len > EROFS_BLKSIZ)
 			break;
 		used += DIRENT_SIZE + ahead.len;
 		count++;
 	} while (dir_iter_next(&ahead));
-	memset(block, 0, EROFS_BLOCK_SIZE);
+	memset(block, 0, EROFS_BLKSIZ);
 	name_off = count * DIRENT_SIZE;
 	*pending = false;
 	for (size_t i = 0; i < count; i++) {
-		struct erofs_dirent *de = (struct erofs_dirent *)(block + i * DIRENT_SIZE);
+		struct erofs_dirent de = {0};
 
-		put_le(de->nid, it->inode->offset / EROFS_SLOT_SIZE, sizeof(de->nid));
-		put_le(de->name_off, name_off, sizeof(de->name_off));
-		de->type = file_type(it->inode->mode);
+		de.nid = htole64(it->inode->offset / EROFS_SLOT);
+		de.nameoff = htole16((uint16_t)name_off);
+		de.file_type = file_type(it->inode->mode);
+		memcpy(block + i * DIRENT_SIZE, &de, sizeof(de));
 		memcpy(block + name_off, it->name, it->len);
 		name_off += it->len;
 		*pending = dir_iter_next(it);
@@ -200,31 +197,31 @@ struct order {
 /* Bytes that lie with the inode and must not cross a block. */
 static uint32_t tail_size(const struct enode *inode)
 {
-	return inode->layout == EROFS_LAYOUT_INLINE
-		       ? (uint32_t)(inode->size & (EROFS_BLOCK_SIZE - 1))
+	return inode->layout == EROFS_FLAT_INLINE
+		       ? (uint32_t)(inode->size & (EROFS_BLKSIZ - 1))
 		       : 0;
 }
 
 /* Decides how a directory's or link's data is laid out. */
 static void choose_layout(struct enode *inode)
 {
-	uint32_t tail = (uint32_t)(inode->size & (EROFS_BLOCK_SIZE - 1));
+	uint32_t tail = (uint32_t)(inode->size & (EROFS_BLKSIZ - 1));
 	uint32_t head = (uint32_t)sizeof(struct erofs_inode_extended) + inode->xattr_size;
 
-	inode->layout = tail && head + tail <= EROFS_BLOCK_SIZE ? EROFS_LAYOUT_INLINE
-								: EROFS_LAYOUT_PLAIN;
+	inode->layout = tail && head + tail <= EROFS_BLKSIZ ? EROFS_FLAT_INLINE
+								: EROFS_FLAT_PLAIN;
 }
 
 /* Blocks outside the metadata area. */
 static uint64_t data_blocks(const struct enode *inode)
 {
-	return (inode->size - tail_size(inode) + EROFS_BLOCK_SIZE - 1) >> EROFS_BLOCK_BITS;
+	return (inode->size - tail_size(inode) + EROFS_BLKSIZ - 1) >> EROFS_BLKSZBITS;
 }
 
 static int order_add(struct order *o, struct enode *inode)
 {
 	uint32_t head = (uint32_t)sizeof(struct erofs_inode_extended) + inode->xattr_size, tail;
-	uint64_t at = ALIGN_UP(o->end, (uint64_t)EROFS_SLOT_SIZE);
+	uint64_t at = ALIGN_UP(o->end, (uint64_t)EROFS_SLOT);
 
 	if (o->n == o->cap) {
 		size_t cap = o->cap ? o->cap * 2 : 1024;
@@ -246,12 +243,12 @@ static int order_add(struct order *o, struct enode *inode)
 	}
 	tail = tail_size(inode);
 	/* The inode itself doesn't cross a block, nor does an inline tail. */
-	if ((at & (EROFS_BLOCK_SIZE - 1)) > EROFS_BLOCK_SIZE - sizeof(struct erofs_inode_extended) ||
-	    (tail && ((at + head) & (EROFS_BLOCK_SIZE - 1)) + tail > EROFS_BLOCK_SIZE))
-		at = ALIGN_UP(at, (uint64_t)EROFS_BLOCK_SIZE);
+	if ((at & (EROFS_BLKSIZ - 1)) > EROFS_BLKSIZ - sizeof(struct erofs_inode_extended) ||
+	    (tail && ((at + head) & (EROFS_BLKSIZ - 1)) + tail > EROFS_BLKSIZ))
+		at = ALIGN_UP(at, (uint64_t)EROFS_BLKSIZ);
 	inode->offset = at;
 	o->end = at + head + tail;
-	if (inode->layout == EROFS_LAYOUT_CHUNKS)
+	if (inode->layout == EROFS_CHUNK_BASED)
 		o->end = ALIGN_UP(o->end, 4) + 4ULL * inode->file.nchunks;
 	o->inodes[o->n++] = inode;
 	return 0;
@@ -298,7 +295,7 @@ static void write_data(struct out *o, struct enode *inode, uint8_t *block)
 		dir_iter_init(&it, inode);
 		while (n--) {
 			dir_block(&it, &pending, block);
-			out_bytes(o, block, EROFS_BLOCK_SIZE);
+			out_bytes(o, block, EROFS_BLKSIZ);
 		}
 	}
 }
@@ -323,10 +320,9 @@ static void write_chunks(struct out *o, const struct enode *inode)
 {
 	out_pad_to(o, ALIGN_UP(o->pos, 4));
 	for (uint32_t i = 0; i < inode->file.nchunks; i++) {
-		uint8_t entry[4];
+		uint32_t entry = htole32(inode->file.chunks[i]);
 
-		put_le(entry, inode->file.chunks[i], sizeof(entry));
-		out_bytes(o, entry, sizeof(entry));
+		out_bytes(o, &entry, sizeof(entry));
 	}
 }
 
@@ -337,7 +333,7 @@ static uint32_t inode_u(const struct enode *inode, uint32_t dirs_start)
 	case S_IFBLK:
 		return inode->rdev;
 	case S_IFREG:
-		return inode->layout == EROFS_LAYOUT_CHUNKS ? inode->chunk_bits : inode->start;
+		return inode->layout == EROFS_CHUNK_BASED ? inode->chunk_bits : inode->start;
 	case S_IFDIR:
 	case S_IFLNK:
 		return inode->start + dirs_start;
@@ -354,42 +350,42 @@ static void write_inode(struct out *o, struct enode *inode, uint32_t ino, uint32
 	struct erofs_inode_extended e = {0};
 
 	if (inode->xattrs)
-		xattr_count = (uint16_t)((inode->xattr_size - EROFS_XATTR_HEADER_SIZE) / 4 + 1);
-	e.format = htole16((uint16_t)(EROFS_FORMAT_EXTENDED |
-				      (inode->layout << EROFS_FORMAT_LAYOUT_SHIFT)));
-	e.xattr_count = htole16(xattr_count);
-	e.mode = htole16((uint16_t)inode->mode);
-	e.size = htole64(has_data ? inode->size : 0);
-	e.u = htole32(inode_u(inode, dirs_start));
-	e.ino = htole32(ino);
-	e.uid = htole32(inode->uid);
-	e.gid = htole32(inode->gid);
-	e.mtime = htole64((uint64_t)inode->mtime);
-	e.mtime_nsec = htole32(inode->mtime_nsec);
-	e.nlink = htole32(nlink);
+		xattr_count = (uint16_t)((inode->xattr_size - XATTR_HEADER) / 4 + 1);
+	e.i_format = htole16((uint16_t)(EROFS_I_EXTENDED |
+				      (inode->layout << EROFS_I_LAYOUT_SHIFT)));
+	e.i_xattr_icount = htole16(xattr_count);
+	e.i_mode = htole16((uint16_t)inode->mode);
+	e.i_size = htole64(has_data ? inode->size : 0);
+	e.i_u = htole32(inode_u(inode, dirs_start));
+	e.i_ino = htole32(ino);
+	e.i_uid = htole32(inode->uid);
+	e.i_gid = htole32(inode->gid);
+	e.i_mtime = htole64((uint64_t)inode->mtime);
+	e.i_mtime_nsec = htole32(inode->mtime_nsec);
+	e.i_nlink = htole32(nlink);
 	out_pad_to(o, inode->offset);
 	out_bytes(o, &e, sizeof(e));
 	if (inode->xattrs)
 		out_bytes(o, inode->xattrs, inode->xattr_size);
-	if (inode->layout == EROFS_LAYOUT_INLINE)
+	if (inode->layout == EROFS_FLAT_INLINE)
 		write_tail(o, inode, block);
-	else if (inode->layout == EROFS_LAYOUT_CHUNKS)
+	else if (inode->layout == EROFS_CHUNK_BASED)
 		write_chunks(o, inode);
 }
 
 static int write_super(struct erofs_writer *w, const struct order *order, uint32_t meta,
 		       const uint8_t uuid[16])
 {
-	uint8_t block[EROFS_BLOCK_SIZE] = {0};
+	uint8_t block[EROFS_BLKSIZ] = {0};
 	struct erofs_super_block sb = {0};
 	uint32_t crc;
 
-	sb.magic = htole32(EROFS_MAGIC);
-	sb.feature_compat = htole32(EROFS_COMPAT_SB_CHECKSUM | EROFS_COMPAT_MTIME);
-	sb.feature_incompat = htole32(w->chunked ? EROFS_INCOMPAT_CHUNKED_FILE : 0);
-	sb.block_bits = EROFS_BLOCK_BITS;
-	sb.root_nid = htole16(META_START / EROFS_SLOT_SIZE);
-	sb.inodes = htole64(order->n);
+	sb.magic = htole32(EROFS_SUPER_MAGIC);
+	sb.feature_compat = htole32(EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME);
+	sb.feature_incompat = htole32(w->chunked ? EROFS_FEATURE_INCOMPAT_CHUNKED_FILE : 0);
+	sb.blkszbits = EROFS_BLKSZBITS;
+	sb.root_nid = htole16(META_START / EROFS_SLOT);
+	sb.inos = htole64(order->n);
 	sb.blocks = htole32(w->store.next);
 	sb.meta_blkaddr = htole32(meta);
 	memcpy(sb.uuid, uuid, sizeof(sb.uuid));
@@ -405,7 +401,7 @@ int erofs_writer_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t
 {
 	uint32_t dirs_start = w->store.next, meta;
 	struct out out = {.store = &w->store};
-	uint8_t block[EROFS_BLOCK_SIZE];
+	uint8_t block[EROFS_BLKSIZ];
 	struct order order = {0};
 	int err;
 
@@ -425,7 +421,7 @@ int erofs_writer_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t
 		err = store_flush(&w->store);
 	if (!err)
 		err = write_super(w, &order, meta, uuid);
-	*size = (uint64_t)w->store.next << EROFS_BLOCK_BITS;
+	*size = (uint64_t)w->store.next << EROFS_BLKSZBITS;
 	*hashes = w->store.hashes;
 out:
 	free(order.inodes);

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -43,8 +44,8 @@ static int write_all(int fd, const uint8_t *buf, size_t len, uint64_t pos)
 
 int store_flush(struct block_store *s)
 {
-	size_t len = (size_t)(s->next - s->buf_start) << EROFS_BLOCK_BITS;
-	int err = write_all(s->fd, s->buf, len, (uint64_t)s->buf_start << EROFS_BLOCK_BITS);
+	size_t len = (size_t)(s->next - s->buf_start) << EROFS_BLKSZBITS;
+	int err = write_all(s->fd, s->buf, len, (uint64_t)s->buf_start << EROFS_BLKSZBITS);
 
 	if (!err)
 		s->buf_start = s->next;
@@ -56,12 +57,12 @@ uint8_t *store_slot(struct block_store *s, int *err)
 	*err = 0;
 	if (s->next - s->buf_start == STORE_BUF_BLOCKS)
 		*err = store_flush(s);
-	return *err ? NULL : s->buf + ((size_t)(s->next - s->buf_start) << EROFS_BLOCK_BITS);
+	return *err ? NULL : s->buf + ((size_t)(s->next - s->buf_start) << EROFS_BLKSZBITS);
 }
 
 int store_push(struct block_store *s)
 {
-	const uint8_t *slot = s->buf + ((size_t)(s->next - s->buf_start) << EROFS_BLOCK_BITS);
+	const uint8_t *slot = s->buf + ((size_t)(s->next - s->buf_start) << EROFS_BLKSZBITS);
 
 	if (s->next == s->hashes_cap) {
 		size_t cap = s->hashes_cap ? s->hashes_cap * 2 : 1024;
@@ -75,20 +76,20 @@ int store_push(struct block_store *s)
 		s->hashes = grown;
 		s->hashes_cap = cap;
 	}
-	s->hashes[s->next++] = XXH3_64bits(slot, EROFS_BLOCK_SIZE);
+	s->hashes[s->next++] = XXH3_64bits(slot, EROFS_BLKSIZ);
 	return 0;
 }
 
 int store_read(struct block_store *s, uint32_t block, uint8_t *buf, uint32_t n)
 {
-	uint64_t pos = (uint64_t)block << EROFS_BLOCK_BITS;
+	uint64_t pos = (uint64_t)block << EROFS_BLKSZBITS;
 	uint32_t on_disk = block < s->buf_start ? MIN(n, s->buf_start - block) : 0;
-	size_t want = (size_t)on_disk << EROFS_BLOCK_BITS;
+	size_t want = (size_t)on_disk << EROFS_BLKSZBITS;
 
 	if (on_disk < n)
 		memcpy(buf + want,
-		       s->buf + ((size_t)(block + on_disk - s->buf_start) << EROFS_BLOCK_BITS),
-		       (size_t)(n - on_disk) << EROFS_BLOCK_BITS);
+		       s->buf + ((size_t)(block + on_disk - s->buf_start) << EROFS_BLKSZBITS),
+		       (size_t)(n - on_disk) << EROFS_BLKSZBITS);
 	while (want) {
 		ssize_t r = pread(s->fd, buf, want, (off_t)pos);
 
@@ -107,9 +108,9 @@ int store_read(struct block_store *s, uint32_t block, uint8_t *buf, uint32_t n)
 int store_write(struct block_store *s, uint32_t block, const uint8_t *buf)
 {
 	if (block < s->buf_start)
-		return write_all(s->fd, buf, EROFS_BLOCK_SIZE, (uint64_t)block << EROFS_BLOCK_BITS);
-	memcpy(s->buf + ((size_t)(block - s->buf_start) << EROFS_BLOCK_BITS), buf,
-	       EROFS_BLOCK_SIZE);
+		return write_all(s->fd, buf, EROFS_BLKSIZ, (uint64_t)block << EROFS_BLKSZBITS);
+	memcpy(s->buf + ((size_t)(block - s->buf_start) << EROFS_BLKSZBITS), buf,
+	       EROFS_BLKSIZ);
 	return 0;
 }
 
@@ -122,14 +123,14 @@ void store_truncate(struct block_store *s, uint32_t next)
 
 int store_set_first(struct block_store *s, const uint8_t *block)
 {
-	s->hashes[0] = XXH3_64bits(block, EROFS_BLOCK_SIZE);
-	return write_all(s->fd, block, EROFS_BLOCK_SIZE, 0);
+	s->hashes[0] = XXH3_64bits(block, EROFS_BLKSIZ);
+	return write_all(s->fd, block, EROFS_BLKSIZ, 0);
 }
 
 /* 1 if the @n blocks from @a and @b on are the same, 0 if not, -errno. */
 static int store_equal(struct block_store *s, uint32_t a, uint32_t b, uint32_t n)
 {
-	uint8_t x[COMPARE_RUN * EROFS_BLOCK_SIZE], y[COMPARE_RUN * EROFS_BLOCK_SIZE];
+	uint8_t x[COMPARE_RUN * EROFS_BLKSIZ], y[COMPARE_RUN * EROFS_BLKSIZ];
 
 	if (memcmp(s->hashes + a, s->hashes + b, n * sizeof(*s->hashes)))
 		return 0;
@@ -141,7 +142,7 @@ static int store_equal(struct block_store *s, uint32_t a, uint32_t b, uint32_t n
 			err = store_read(s, b, y, run);
 		if (err)
 			return err;
-		if (memcmp(x, y, (size_t)run << EROFS_BLOCK_BITS))
+		if (memcmp(x, y, (size_t)run << EROFS_BLKSZBITS))
 			return 0;
 		a += run;
 		b += run;
@@ -218,7 +219,7 @@ static int map_set(struct block_map *m, uint64_t key, uint32_t block)
 
 static uint64_t blocks_of(uint64_t size)
 {
-	return (size + EROFS_BLOCK_SIZE - 1) >> EROFS_BLOCK_BITS;
+	return (size + EROFS_BLKSIZ - 1) >> EROFS_BLKSZBITS;
 }
 
 int erofs_data_begin(struct erofs_writer *w, uint64_t size)
@@ -265,7 +266,7 @@ static int data_push_zero(struct erofs_writer *w, uint32_t index)
 
 	if (!slot)
 		return err;
-	memset(slot, 0, EROFS_BLOCK_SIZE);
+	memset(slot, 0, EROFS_BLKSIZ);
 	w->data.current = index;
 	return data_push(w);
 }
@@ -306,7 +307,7 @@ static int data_seek(struct erofs_writer *w, uint32_t index)
 	slot = store_slot(&w->store, &err);
 	if (!slot)
 		return err;
-	memset(slot, 0, EROFS_BLOCK_SIZE);
+	memset(slot, 0, EROFS_BLKSIZ);
 	d->current = index;
 	d->filling = true;
 	return 0;
@@ -321,9 +322,9 @@ int erofs_data_write(struct erofs_writer *w, uint64_t pos, const void *data, siz
 	if (pos < d->pos || pos > d->size || len > d->size - pos)
 		return -EINVAL;
 	while (len) {
-		uint32_t index = (uint32_t)(pos >> EROFS_BLOCK_BITS);
-		size_t off = (size_t)(pos & (EROFS_BLOCK_SIZE - 1));
-		size_t n = MIN(EROFS_BLOCK_SIZE - off, len);
+		uint32_t index = (uint32_t)(pos >> EROFS_BLKSZBITS);
+		size_t off = (size_t)(pos & (EROFS_BLKSIZ - 1));
+		size_t n = MIN(EROFS_BLKSIZ - off, len);
 		uint8_t *slot;
 
 		if (!d->filling || d->current != index) {
@@ -370,10 +371,10 @@ static int find_file(struct erofs_writer *w, uint64_t key, uint32_t n, uint32_t 
  */
 static long place_blocks(struct erofs_writer *w, uint32_t n, uint32_t *place)
 {
-	static const uint8_t zeroes[EROFS_BLOCK_SIZE];
+	static const uint8_t zeroes[EROFS_BLKSIZ];
 	struct block_store *s = &w->store;
 	uint64_t zero_hash = XXH3_64bits(zeroes, sizeof(zeroes));
-	uint8_t buf[EROFS_BLOCK_SIZE];
+	uint8_t buf[EROFS_BLKSIZ];
 	long saved = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -410,7 +411,7 @@ static int compact(struct erofs_writer *w, uint32_t n, uint32_t *place)
 {
 	struct block_store *s = &w->store;
 	uint32_t base = w->data.base, next = base;
-	uint8_t buf[EROFS_BLOCK_SIZE];
+	uint8_t buf[EROFS_BLKSIZ];
 	int err;
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -452,7 +453,7 @@ static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n,
 		w->meta_bytes -= count * sizeof(*chunks);
 		return -ENOMEM;
 	}
-	memset(chunks, 0xff, count * sizeof(*chunks)); /* EROFS_CHUNK_HOLE */
+	memset(chunks, 0xff, count * sizeof(*chunks)); /* EROFS_NULL_ADDR */
 	for (uint32_t i = 0; i < n; i++) {
 		if (place[i] != PLACE_HOLE && !(d->index[i] & ((1U << d->chunk_bits) - 1)))
 			chunks[d->index[i] >> d->chunk_bits] = place[i];
@@ -460,7 +461,7 @@ static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n,
 	file->file.chunks = chunks;
 	file->file.nchunks = count;
 	file->chunk_bits = d->chunk_bits;
-	file->layout = EROFS_LAYOUT_CHUNKS;
+	file->layout = EROFS_CHUNK_BASED;
 	w->chunked = true;
 	return 0;
 }
@@ -526,7 +527,7 @@ int erofs_data_end(struct erofs_writer *w, struct enode *file)
 	if (next < blocks)
 		d->gap = true;
 	d->open = false;
-	file->layout = EROFS_LAYOUT_PLAIN;
+	file->layout = EROFS_FLAT_PLAIN;
 	if (blocks)
 		err = data_settle(w, file, w->store.next - d->base);
 	if (err)

@@ -49,6 +49,7 @@ struct erofs_writer {
 	bool chunked; /* some inode has a chunk table */
 };
 
+#define XATTR_HEADER ((uint32_t)sizeof(struct erofs_xattr_ibody_header))
 #define STORE_BUF_BLOCKS 256U
 
 /* The place where the next block is to be put together, or NULL with *@err set. */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -185,7 +186,7 @@ int enode_set_target(struct erofs_writer *w, struct enode *inode, const char *ta
 	size_t len = strlen(target);
 	int err;
 
-	if (!len || len >= EROFS_BLOCK_SIZE)
+	if (!len || len >= EROFS_BLKSIZ)
 		return -ENAMETOOLONG;
 	err = writer_charge(w, len + 1);
 	if (err)
@@ -208,11 +209,11 @@ void enode_set_rdev(struct enode *inode, dev_t rdev)
 static bool xattr_present(const struct enode *inode, unsigned int index, const char *suffix,
 			  size_t len)
 {
-	uint32_t pos = EROFS_XATTR_HEADER_SIZE;
+	uint32_t pos = XATTR_HEADER;
 
 	while (pos < inode->xattr_size) {
 		const uint8_t *e = inode->xattrs + pos;
-		uint32_t size = 4U + e[0] + erofs_le16(e + 2);
+		uint32_t size = 4U + e[0] + e[2] + (e[3] << 8);
 
 		if (e[0] == len && e[1] == index && !memcmp(e + 4, suffix, len))
 			return true;
@@ -224,7 +225,7 @@ static bool xattr_present(const struct enode *inode, unsigned int index, const c
 int enode_add_xattr(struct erofs_writer *w, struct enode *inode, const char *name,
 		    const void *value, size_t size)
 {
-	uint32_t old = inode->xattr_size, start = old ? old : EROFS_XATTR_HEADER_SIZE;
+	uint32_t old = inode->xattr_size, start = old ? old : XATTR_HEADER;
 	const char *suffix;
 	unsigned int index = erofs_xattr_index(name, &suffix);
 	size_t len, need;
@@ -239,7 +240,7 @@ int enode_add_xattr(struct erofs_writer *w, struct enode *inode, const char *nam
 	need = ALIGN_UP(sizeof(struct erofs_xattr_entry) + len + size, EROFS_XATTR_ALIGN);
 	/* The count in the inode has 16 bits, in units of 4 bytes. */
 	if (len > UINT8_MAX || size > UINT16_MAX ||
-	    start + need > EROFS_XATTR_HEADER_SIZE + 4U * (UINT16_MAX - 1U))
+	    start + need > XATTR_HEADER + 4U * (UINT16_MAX - 1U))
 		return -ERANGE;
 	err = writer_charge(w, start + need - old);
 	if (err)
@@ -286,14 +287,14 @@ struct erofs_writer *erofs_writer_alloc(int fd, uint64_t max_inodes)
 		return NULL;
 	w->max_inodes = max_inodes;
 	w->store.fd = fd;
-	w->store.buf = malloc((size_t)STORE_BUF_BLOCKS * EROFS_BLOCK_SIZE);
+	w->store.buf = malloc((size_t)STORE_BUF_BLOCKS * EROFS_BLKSIZ);
 	if (!w->store.buf || enode_alloc(w, S_IFDIR | 0755, &w->root))
 		goto fail;
 	w->root->dir.parent = w->root;
 	/* Block 0 is written last. */
 	if (!store_slot(&w->store, &err))
 		goto fail;
-	memset(w->store.buf, 0, EROFS_BLOCK_SIZE);
+	memset(w->store.buf, 0, EROFS_BLKSIZ);
 	if (store_push(&w->store))
 		goto fail;
 	return w;
@@ -327,5 +328,5 @@ void erofs_writer_stats(const struct erofs_writer *w, struct erofs_stats *st)
 {
 	*st = w->stats;
 	if (w->first_meta_block)
-		st->stored_bytes = (w->first_meta_block - 1) << EROFS_BLOCK_BITS;
+		st->stored_bytes = (w->first_meta_block - 1) << EROFS_BLKSZBITS;
 }

@@ -249,7 +249,8 @@ static int map_segment(struct mm *mm, struct file *file, const struct elf_segmen
 	long ret;
 
 	if (s->filesz) {
-		ret = mm_mmap(mm, start, file_end - start, prot, MAP_PRIVATE | MAP_FIXED, file,
+		ret = mm_mmap(mm, start, file_end - start, prot,
+			      MAP_PRIVATE | MAP_FIXED | MAP_DENYWRITE, file,
 			      PAGE_ALIGN_DOWN(s->offset));
 		if (ret < 0)
 			return (int)ret;

@@ -265,7 +265,7 @@ void task_exit(struct task *t)
 	struct thread_group *tg = t->tg;
 	struct kernel *k = t->kernel;
 	struct list_head dead = LIST_HEAD_INIT(dead);
-	uint64_t utime, stime;
+	uint64_t utime, stime, rss;
 	bool drop_self = true;
 	struct sighand *s;
 
@@ -278,7 +278,9 @@ void task_exit(struct task *t)
 			if (!copy_to_user(t->vfs.um, t->clear_child_tid, &zero, sizeof(zero)))
 				futex_wake_addr(t, t->clear_child_tid, true, 1);
 		}
-		tg->max_rss = MAX(tg->max_rss, atomic_load(&t->mm->max_rss));
+		rss = MAX(atomic_load(&t->mm->nr_anon_rss) + atomic_load(&t->mm->nr_file_rss),
+			  atomic_load(&t->mm->max_rss));
+		tg->max_rss = MAX(tg->max_rss, rss);
 	}
 	task_vfork_release(t);
 	/* The last thread out gives up the terminal while there still is a session to speak of. */

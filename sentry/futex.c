@@ -252,8 +252,7 @@ static long futex_requeue(struct task *t, uaddr_t addr, bool shared, int n_wake,
 		requeued++;
 	}
 	unlock_two(bf, bt);
-	/* FUTEX_REQUEUE counts the woken only; FUTEX_CMP_REQUEUE both. */
-	ret += expect ? requeued : 0;
+	ret += requeued;
 out_to:
 	mm_futex_key_put(&to);
 out_from:

@@ -41,6 +41,7 @@ const struct rlimit kernel_default_limits[RLIM_NLIMITS] = {
 int kernel_init(struct platform *platform, struct kernel **out)
 {
 	struct kernel *k = kzalloc(sizeof(*k));
+	struct timespec now;
 	long err;
 
 	if (!k)
@@ -54,8 +55,10 @@ int kernel_init(struct platform *platform, struct kernel **out)
 	k->ncpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
 	for (unsigned int i = 0; i < k->ncpus; i++)
 		CPU_SET(i, &k->cpus);
+	/* CLOCK_BOOTTIME is the host's, so uptime and btime must be, too. */
 	clock_gettime(CLOCK_REALTIME, &k->boot_time);
-	clock_gettime(CLOCK_BOOTTIME, &k->boot_boottime);
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	k->boot_time.tv_sec -= now.tv_sec;
 
 	k->root_pid_ns = pid_ns_alloc(k, NULL);
 	err = PTR_ERR_OR_ZERO(k->root_pid_ns);

@@ -41,8 +41,7 @@ struct kernel {
 	struct list_head users;	    /* struct user_counts */
 	cpu_set_t cpus;
 	unsigned int ncpus;
-	struct timespec boot_time;  /* CLOCK_REALTIME at boot */
-	struct timespec boot_boottime; /* host CLOCK_BOOTTIME at boot: uptime counts from here */
+	struct timespec boot_time;  /* CLOCK_REALTIME when CLOCK_BOOTTIME was 0 */
 	struct {
 		bool enabled;
 		int fd;

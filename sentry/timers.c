@@ -52,7 +52,11 @@ struct posix_timer {
 	int id;
 	clockid_t clock;
 	enum cpu_kind cpu;
-	struct task *target; /* SIGEV_THREAD_ID, CPU_THREAD's thread: reference, or NULL */
+	/*
+	 * Threads by identity (references, or NULL): whom SIGEV_THREAD_ID means and whose clock
+	 * CPU_THREAD is. A reference on the task would keep the process and so this timer.
+	 */
+	struct pid *target, *clock_thread;
 	struct timer_event ev;
 	bool armed; /* under pt->lock, like all below */
 	bool rests; /* expired, its signal queued */
@@ -104,16 +108,31 @@ static struct posix_timers *timers_of(struct thread_group *tg)
 
 /* ---- clocks ---- */
 
+/* The live thread of @tg that @pid is: a reference, or NULL. */
+static struct task *thread_of(struct thread_group *tg, struct pid *pid)
+{
+	struct task *t = NULL;
+
+	mutex_lock(&tg->kernel->tasklist);
+	if (pid->task && pid->task->tg == tg && !pid->task->exiting)
+		t = task_get(pid->task);
+	mutex_unlock(&tg->kernel->tasklist);
+	return t;
+}
+
 /* CPU time in ns, and how many threads could advance it. */
-static int64_t cpu_now(struct thread_group *tg, enum cpu_kind kind, struct task *thread,
+static int64_t cpu_now(struct thread_group *tg, enum cpu_kind kind, struct pid *thread,
 		       unsigned int *nthreads)
 {
-	uint64_t user, sys, total = 0;
+	uint64_t user = 0, sys = 0, total;
 	struct task *t;
 
 	*nthreads = 1;
 	if (kind == CPU_THREAD) {
-		task_times(thread, &user, &sys);
+		t = thread_of(tg, thread);
+		if (t)
+			task_times(t, &user, &sys);
+		task_put(t);
 		return (int64_t)(user + sys);
 	}
 	mutex_lock(&tg->kernel->tasklist);
@@ -130,7 +149,7 @@ static int64_t cpu_now(struct thread_group *tg, enum cpu_kind kind, struct task 
 }
 
 static int64_t clock_now(struct thread_group *tg, clockid_t clock, enum cpu_kind kind,
-			 struct task *thread, unsigned int *nthreads)
+			 struct pid *thread, unsigned int *nthreads)
 {
 	struct timespec ts;
 
@@ -247,10 +266,9 @@ int itimer_exchange(struct thread_group *tg, int which, const struct itimer_valu
 /* Is the timer's signal in its queue? Takes sighand->lock. */
 static bool ptimer_queued(struct posix_timer *pt)
 {
+	struct task *t = pt->target ? thread_of(pt->tg, pt->target) : NULL;
+	struct sigqueue_head *q = t ? &t->pending : &pt->tg->shared_pending;
 	struct sighand *s = sighand_lock(pt->tg);
-	struct sigqueue_head *q = pt->target && (pt->ev.notify & SIGEV_THREAD_ID)
-					  ? &pt->target->pending
-					  : &pt->tg->shared_pending;
 	struct sigqueue *e;
 	bool found = false;
 
@@ -260,6 +278,7 @@ static bool ptimer_queued(struct posix_timer *pt)
 			found = true;
 	}
 	mutex_unlock(&s->lock);
+	task_put(t);
 	return found;
 }
 
@@ -272,10 +291,15 @@ static void ptimer_signal(struct posix_timer *pt)
 	info.si_code = SI_TIMER;
 	info.si_timerid = pt->id;
 	info.si_value.sival_ptr = (void *)(uintptr_t)pt->ev.value;
-	if (pt->ev.notify & SIGEV_THREAD_ID)
-		(void)!signal_send(pt->target, &info, SIGNAL_THREAD);
-	else
+	if (pt->target) {
+		struct task *t = thread_of(pt->tg, pt->target);
+
+		if (t)
+			(void)!signal_send(t, &info, SIGNAL_THREAD);
+		task_put(t);
+	} else {
 		(void)!signal_send_group(pt->tg, &info);
+	}
 }
 
 static void ptimer_start_locked(struct posix_timer *pt, int64_t now, unsigned int nthreads)
@@ -287,9 +311,9 @@ static bool ptimer_fire(struct ktimer *timer)
 {
 	struct posix_timer *p = container_of(timer, struct posix_timer, timer);
 	struct posix_timers *pt = p->tg->posix_timers;
-	bool silent = (p->ev.notify & ~SIGEV_THREAD_ID) == SIGEV_NONE && p->ev.notify == SIGEV_NONE;
+	bool silent = p->ev.notify == SIGEV_NONE;
 	unsigned int nthreads = 1;
-	int64_t now = clock_now(p->tg, p->clock, p->cpu, p->target, &nthreads);
+	int64_t now = clock_now(p->tg, p->clock, p->cpu, p->clock_thread, &nthreads);
 	bool queued;
 
 	mutex_lock(&pt->lock);
@@ -360,7 +384,17 @@ void timers_signal_dequeued(struct task *t, siginfo_t *info)
 	mutex_unlock(&pt->lock);
 }
 
-static int cpu_kind_of(struct task *t, clockid_t clock, enum cpu_kind *kind, struct task **thread)
+/* The identity of a thread of the caller's process: a reference, or NULL. */
+static struct pid *thread_pid(struct task *t, pid_t nr)
+{
+	struct task *other = task_find(t->kernel, task_pid_ns(t), nr);
+	struct pid *pid = other && other->tg == t->tg ? pid_get(other->pid) : NULL;
+
+	task_put(other);
+	return pid;
+}
+
+static int cpu_kind_of(struct task *t, clockid_t clock, enum cpu_kind *kind, struct pid **thread)
 {
 	struct timespec now;
 
@@ -380,7 +414,7 @@ static int cpu_kind_of(struct task *t, clockid_t clock, enum cpu_kind *kind, str
 		return 0;
 	case CLOCK_THREAD_CPUTIME_ID:
 		*kind = CPU_THREAD;
-		*thread = task_get(t);
+		*thread = pid_get(t->pid);
 		return 0;
 	}
 	if (clock >= 0)
@@ -392,16 +426,14 @@ static int cpu_kind_of(struct task *t, clockid_t clock, enum cpu_kind *kind, str
 		pid_t nr = (pid_t)~((unsigned int)clock >> 3 | 0xe0000000u);
 
 		*kind = CPU_THREAD;
-		*thread = nr ? task_find(t->kernel, task_pid_ns(t), nr) : task_get(t);
-		if (!*thread)
-			return -EINVAL;
-		return 0;
+		*thread = nr ? thread_pid(t, nr) : pid_get(t->pid);
+		return *thread ? 0 : -EINVAL;
 	}
 	*kind = (clock & 3) == 1 ? CPU_PROCESS_USER : CPU_PROCESS;
 	return 0;
 }
 
-static int timer_target(struct task *t, const struct timer_event *ev, struct task **target)
+static int timer_target(struct task *t, const struct timer_event *ev, struct pid **target)
 {
 	if (ev->notify == SIGEV_NONE)
 		return 0;
@@ -411,14 +443,9 @@ static int timer_target(struct task *t, const struct timer_event *ev, struct tas
 	if (ev->signo <= 0 || ev->signo > NSIGS)
 		return -EINVAL;
 	if (ev->notify == SIGEV_THREAD_ID) {
-		struct task *other = task_find(t->kernel, task_pid_ns(t), ev->tid);
-
-		if (!other || other->tg != t->tg) {
-			task_put(other);
+		*target = thread_pid(t, ev->tid);
+		if (!*target)
 			return -EINVAL;
-		}
-		task_put(*target);
-		*target = other;
 	}
 	return 0;
 }
@@ -426,7 +453,8 @@ static int timer_target(struct task *t, const struct timer_event *ev, struct tas
 static void ptimer_free(struct posix_timer *p)
 {
 	ktimer_cancel(&p->timer);
-	task_put(p->target);
+	pid_put(p->target);
+	pid_put(p->clock_thread);
 	kfree(p);
 }
 
@@ -441,7 +469,7 @@ int ptimer_create(struct task *t, clockid_t clock, const struct timer_event *ev)
 		return -ENOMEM;
 	}
 	ktimer_init(&p->timer, CLOCK_MONOTONIC, ptimer_fire);
-	err = cpu_kind_of(t, clock, &p->cpu, &p->target);
+	err = cpu_kind_of(t, clock, &p->cpu, &p->clock_thread);
 	if (!err)
 		err = timer_target(t, ev, &p->target);
 	if (err)
@@ -461,7 +489,7 @@ int ptimer_create(struct task *t, clockid_t clock, const struct timer_event *ev)
 		p->id = pt->next_id;
 		pt->next_id = (pt->next_id + 1) & INT32_MAX;
 		/* The default value is the ID. */
-		if (ev->notify == SIGEV_SIGNAL && ev->tid < 0)
+		if (ev->value_is_id)
 			p->ev.value = (uint64_t)p->id;
 		err = radix_set(&pt->by_id, (uint64_t)p->id + 1, (uint64_t)(uintptr_t)p);
 	}
@@ -509,15 +537,15 @@ static int ptimer_now(struct posix_timers *pt, int id, int64_t *now, unsigned in
 	p = ptimer_find(pt, id);
 	if (p) {
 		copy = *p;
-		if (copy.target)
-			task_get(copy.target);
+		if (copy.clock_thread)
+			pid_get(copy.clock_thread);
 	}
 	mutex_unlock(&pt->lock);
 	if (!p)
 		return -EINVAL;
 	*nthreads = 1;
-	*now = clock_now(copy.tg, copy.clock, copy.cpu, copy.target, nthreads);
-	task_put(copy.target);
+	*now = clock_now(copy.tg, copy.clock, copy.cpu, copy.clock_thread, nthreads);
+	pid_put(copy.clock_thread);
 	return 0;
 }
 

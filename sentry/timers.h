@@ -19,6 +19,7 @@ int itimer_exchange(struct thread_group *tg, int which, const struct itimer_valu
 struct timer_event {
 	int notify, signo, tid;
 	uint64_t value;
+	bool value_is_id; /* no sigevent given */
 };
 /* All return 0 (create: the ID) or -errno. */
 int ptimer_create(struct task *t, clockid_t clock, const struct timer_event *ev);

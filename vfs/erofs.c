@@ -16,6 +16,36 @@ static const void *at(const struct erofs *fs, uint64_t off, uint64_t len)
 	return fs->base + off;
 }
 
+/* CRC-32C (Castagnoli, reflected), without the final inversion, as the format wants it. */
+static uint32_t crc32c(uint32_t crc, const uint8_t *p, size_t len)
+{
+	/* One nibble at a time: 3 KiB per image need no more. */
+	static const uint32_t table[16] = {
+		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+	};
+
+	while (len--) {
+		crc ^= *p++;
+		crc = table[crc & 15] ^ (crc >> 4);
+		crc = table[crc & 15] ^ (crc >> 4);
+	}
+	return crc;
+}
+
+uint32_t erofs_checksum(const void *block)
+{
+	static const uint8_t zero[4];
+	const uint8_t *sb = (const uint8_t *)block + EROFS_SUPER_OFFSET;
+	size_t field = offsetof(struct erofs_super_block, checksum);
+	uint32_t crc = crc32c(~0U, sb, field);
+
+	crc = crc32c(crc, zero, sizeof(zero));
+	field += sizeof(zero);
+	return crc32c(crc, sb + field, EROFS_BLKSIZ - EROFS_SUPER_OFFSET - field);
+}
+
 int erofs_open(struct erofs *fs, const void *base, size_t size)
 {
 	struct erofs_super_block sb;
@@ -391,6 +421,21 @@ static const char *const xattr_prefixes[] = {
 	[4] = "trusted.",
 	[6] = "security.",
 };
+
+unsigned int erofs_xattr_index(const char *name, const char **suffix)
+{
+	for (unsigned int i = 1; i < ARRAY_SIZE(xattr_prefixes); i++) {
+		size_t len = xattr_prefixes[i] ? strlen(xattr_prefixes[i]) : 0;
+
+		if (!len || strncmp(name, xattr_prefixes[i], len))
+			continue;
+		*suffix = name + len;
+		/* A whole name has nothing behind it, a prefix has something. */
+		if ((xattr_prefixes[i][len - 1] == '.') == (**suffix != 0))
+			return i;
+	}
+	return 0;
+}
 
 struct xattr_view {
 	const char *prefix, *name;

@@ -68,4 +68,12 @@ ssize_t erofs_getxattr(const struct erofs *fs, const struct erofs_inode *inode, 
 ssize_t erofs_listxattr(const struct erofs *fs, const struct erofs_inode *inode, char *list,
 			size_t size);
 
+/* The superblock's checksum for the 4096-byte block 0 at @block. */
+uint32_t erofs_checksum(const void *block);
+/*
+ * Splits an attribute's full name for struct erofs_xattr_entry: the number of its prefix, with
+ * *@suffix set to the rest; 0 if EROFS has no such prefix.
+ */
+unsigned int erofs_xattr_index(const char *name, const char **suffix);
+
 #endif

@@ -25,6 +25,9 @@ enum erofs_layout {
 	EROFS_FLAT_INLINE = 2,
 	EROFS_CHUNK_BASED = 4,
 };
+/* i_format: bit 0 tells the extended form, bits 1-3 the layout. */
+#define EROFS_I_EXTENDED	   1u
+#define EROFS_I_LAYOUT_SHIFT	   1u
 #define EROFS_CHUNK_FORMAT_BITS	   0x1fu
 #define EROFS_CHUNK_FORMAT_INDEXES 0x20u
 
@@ -79,6 +82,20 @@ struct erofs_dirent {
 	uint16_t nameoff;
 	uint8_t file_type, reserved;
 } __attribute__((packed));
+
+enum erofs_file_type {
+	EROFS_FT_UNKNOWN,
+	EROFS_FT_REG,
+	EROFS_FT_DIR,
+	EROFS_FT_CHR,
+	EROFS_FT_BLK,
+	EROFS_FT_FIFO,
+	EROFS_FT_SOCK,
+	EROFS_FT_LNK,
+};
+
+#define EROFS_NAME_MAX	  255u
+#define EROFS_XATTR_ALIGN 4u /* of entries; the area's header is 12 bytes */
 
 _Static_assert(sizeof(struct erofs_super_block) == 128, "superblock is 128 bytes");
 _Static_assert(sizeof(struct erofs_inode_compact) == 32, "compact inode is 32 bytes");

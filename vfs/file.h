@@ -77,6 +77,7 @@ struct file {
 	struct mutex pos_lock;
 	uint64_t pos;	      /* under pos_lock */
 	void *private;
+	bool noctty;	      /* opened with O_NOCTTY: for a terminal's open */
 	bool counted_writer;  /* counts in inode->writers and mount->writers */
 	struct list_head epoll_watches; /* struct epoll_item.file_node, under epoll's lock */
 	/* F_SETOWN / F_SETSIG. */

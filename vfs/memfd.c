@@ -71,10 +71,7 @@ struct file *memfd_file(const struct vfs_ctx *ctx, const char *name, unsigned in
 	dentry_put(path.dentry);
 	if (!file)
 		return ERR_PTR(-ENOMEM);
-	if (!inode_get_write(inode)) {
-		atomic_fetch_add(&path.mnt->writers, 1);
-		file->counted_writer = true;
-	}
+	/* No writer in execve's eyes, as on Linux: fexecve of a memfd works. */
 	return file;
 }
 

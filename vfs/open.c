@@ -222,6 +222,7 @@ static struct file *open_found(const struct vfs_ctx *ctx, const struct path *pat
 	file = file_alloc(path, NULL, op->flags & ~(unsigned int)OPEN_NOT_KEPT, ctx->cred);
 	if (!file)
 		return ERR_PTR(-ENOMEM);
+	file->noctty = op->flags & O_NOCTTY;
 	if (op->access & MAY_WRITE) {
 		err = file_claim_write(file);
 		if (err)

@@ -193,7 +193,13 @@ static void take_iret(struct arch_regs *regs, const struct tramp_iret *iret)
 
 static int take_fault(struct run *r, uint64_t error, uint64_t cr2)
 {
-	if (error & PF_RESERVED) {
+	if (cr2 >= USER_TOP) {
+		/*
+		 * Like Linux: what the kernel half has mapped is nobody's business. kvm-pvm says
+		 * "reserved bit" for parts of it that are the host's.
+		 */
+		error = (error & ~(uint64_t)PF_RESERVED) | PF_PRESENT;
+	} else if (error & PF_RESERVED) {
 		log_error("vCPU %d: reserved bit in the page table for %#lx", r->v->index, cr2);
 		return -EIO;
 	}
@@ -205,15 +211,44 @@ static int take_fault(struct run *r, uint64_t error, uint64_t cr2)
 					     : ACCESS_READ;
 	r->trap->present = error & PF_PRESENT;
 	r->trap->vector = ARCH_EXC_PF;
-	/* Like Linux: what the kernel half has mapped is nobody's business. */
-	r->trap->error = cr2 >= USER_TOP ? error | PF_PRESENT : error;
+	r->trap->error = error;
 	vcpu_count(r->v, VSTAT_FAULTS, 1);
 	return RUN_TRAP;
 }
 
+/* Byte at @va of user code that just ran; a look without a lock at a page that may be changing. */
+static int user_byte(struct kvm_address_space *as, uaddr_t va)
+{
+	uint64_t *pte = va < USER_TOP ? pt_find(as->pt, va) : NULL, e = pte ? pte_read(pte) : 0;
+
+	return e & PTE_P ? ((const uint8_t *)phys_ptr(e & PTE_ADDR))[va % PAGE_SIZE] : -1;
+}
+
+/*
+ * kvm-pvm emulates INT n, for n without a gate for user code, as #UD; it is #GP. No CPU raises #UD
+ * for it, so this can't go wrong elsewhere.
+ */
+static bool is_int_n(struct run *r, unsigned int *n)
+{
+	uint64_t rip = r->v->priv->iret.rip;
+	int second;
+
+	if (user_byte(r->as, rip) != 0xcd)
+		return false;
+	second = user_byte(r->as, rip + 1);
+	*n = (unsigned int)second;
+	return second >= 0;
+}
+
 static int take_exception(struct run *r, unsigned int vector)
 {
+	unsigned int n;
+
 	take_iret(r->regs, &r->v->priv->iret);
+	if (vector == ARCH_EXC_UD && is_int_n(r, &n)) {
+		vector = ARCH_EXC_GP;
+		r->v->priv->error = n * 8 + 2;
+	}
 	r->trap->kind = TRAP_EXCEPTION;
 	r->trap->vector = vector;
 	r->trap->error = VECTORS_WITH_ERROR >> vector & 1 ? r->v->priv->error : 0;

@@ -217,6 +217,18 @@ int mm_madvise(struct mm *mm, uaddr_t addr, size_t len, int advice)
 
 /* ---- locking: nothing is swapped here, so it is bookkeeping ---- */
 
+/* Pages of [start, end) that are locked already. Held. */
+static uint64_t locked_pages(struct mm *mm, uaddr_t start, uaddr_t end)
+{
+	uint64_t pages = 0;
+
+	for (struct vma *v = vma_find(mm, start); v && v->start < end; v = vma_next(v)) {
+		if (v->flags & VMA_LOCKED)
+			pages += (MIN(v->end, end) - MAX(v->start, start)) >> PAGE_SHIFT;
+	}
+	return pages;
+}
+
 static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool capable)
 {
 	struct flag_change c = {.set = lock ? VMA_LOCKED : 0, .clear = lock ? 0 : VMA_LOCKED};
@@ -230,7 +242,7 @@ static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool c
 		return 0;
 	write_lock(&mm->lock);
 	if (lock && !capable) {
-		uint64_t pages = (end - addr) >> PAGE_SHIFT;
+		uint64_t pages = ((end - addr) >> PAGE_SHIFT) - locked_pages(mm, addr, end);
 
 		if (!mm->limits.memlock) {
 			err = -EPERM;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Page faults: populate, copy on write, grow the stack, or say which signal. */
+#include <errno.h>
 #include <string.h>
 
 #include "sentry/mm/internal.h"
 
-#define STACK_GUARD_GAP (256UL * PAGE_SIZE)
 #define COW_AROUND	8 /* neighbours copied along: a fault costs more than eight copies */
 
 static int sigsegv(siginfo_t *info, uaddr_t addr, int code)
@@ -33,7 +33,8 @@ static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
 		return v;
 	if (!(v->flags & VMA_GROWSDOWN))
 		return NULL;
-	if (mm->limits.stack && mm->limits.stack != UINT64_MAX && v->end - start > mm->limits.stack)
+	if (v->end - start > mm->limits.stack ||
+	    !as_limit_allows(mm, (v->start - start) >> PAGE_SHIFT))
 		return NULL;
 	prev = vma_prev(v);
 	if (start < USER_MIN + STACK_GUARD_GAP ||
@@ -75,13 +76,13 @@ static int break_cow(struct vma *vma, uaddr_t addr)
 {
 	struct mm *mm = vma->mm;
 	gpa_t freed[COW_AROUND];
+	size_t around = memory_tight() ? PAGE_SIZE : COW_AROUND * PAGE_SIZE, nfreed = 0;
 	uaddr_t base, end, va;
-	size_t nfreed = 0;
 	int err = 0;
 
 	addr = PAGE_ALIGN_DOWN(addr);
-	base = MAX(ALIGN_DOWN(addr, COW_AROUND * PAGE_SIZE), vma->start);
-	end = MIN(ALIGN_DOWN(addr, COW_AROUND * PAGE_SIZE) + COW_AROUND * PAGE_SIZE, vma->end);
+	base = MAX(ALIGN_DOWN(addr, around), vma->start);
+	end = MIN(ALIGN_DOWN(addr, around) + around, vma->end);
 	for (va = base; va < end; va += PAGE_SIZE) {
 		uint64_t *pte = pt_find(&mm->pt, va), old;
 
@@ -138,8 +139,7 @@ out_unlock:
 	return err;
 }
 
-/* Resolves a fault that @vma's protection allows. Held. */
-static int resolve(struct vma *vma, uaddr_t addr, unsigned int access)
+int fault_resolve(struct vma *vma, uaddr_t addr, unsigned int access)
 {
 	struct mm *mm = vma->mm;
 	uint64_t *pte, value;
@@ -187,6 +187,7 @@ int mm_fault(struct mm *mm, uaddr_t addr, unsigned int access, siginfo_t *info)
 	struct vma *v;
 	int err;
 
+	info->si_signo = 0;
 	if (addr >= USER_TOP)
 		return sigsegv(info, addr, SEGV_MAPERR);
 	atomic_fetch_add(&mm->min_flt, 1);
@@ -209,7 +210,7 @@ int mm_fault(struct mm *mm, uaddr_t addr, unsigned int access, siginfo_t *info)
 	else if (physmem_over_limit())
 		err = -ENOMEM;
 	else
-		err = resolve(v, addr, access);
+		err = fault_resolve(v, addr, access);
 	read_unlock(&mm->lock);
 	if (err == -EIO || (err == -EFAULT && !info->si_signo))
 		err = sigbus(info, addr);

@@ -10,6 +10,9 @@
 #include "sentry/lib/physmem.h"
 #include "sentry/mm/mm.h"
 
+#define MAX_VMAS 65530 /* Linux's default vm.max_map_count */
+#define STACK_GUARD_GAP (256UL * PAGE_SIZE) /* kept free below what grows down */
+
 /* An entry that points to a page, present or (PROT_NONE) not. */
 #define PTE_USED(pte) ((pte)&PTE_ADDR)
 
@@ -53,15 +56,31 @@ void pages_unmap(struct mm *mm, uaddr_t start, uaddr_t end);
 /* The same for pages of files only, unless @even_cow. Takes pt_lock only. */
 void pages_zap(struct mm *mm, uaddr_t start, uaddr_t end, bool even_cow);
 
+/* The entry @pte as @vma's protection wants it: rights change, the page stays. */
+uint64_t pte_reprotect(const struct vma *vma, uint64_t pte);
+/* Rewrites the entries of @vma in [start, end) so. Excl. */
+void pages_reprotect(struct vma *vma, uaddr_t start, uaddr_t end);
+/* Makes the host hold the memory of what is mapped in [start, end): MAP_POPULATE, mlock. Held. */
+int pages_touch(struct mm *mm, uaddr_t start, uaddr_t end);
+
 /* ---- populate.c ---- */
+/* Has the sandbox handed out what it may use? Then nothing is mapped or copied ahead. */
+bool memory_tight(void);
 /* Maps what is missing of [start, end), within @vma. 0, -ENOMEM, -EFAULT (beyond a file). Held. */
 int populate(struct vma *vma, uaddr_t start, uaddr_t end, unsigned int access);
 /* What a new mapping gets at once. Held. */
 void populate_new(struct vma *vma);
+/* The same for what @vma has grown by from @from on. Held. */
+void populate_grown(struct vma *vma, uaddr_t from);
 /* A fault's window around @addr. Held. */
 int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access);
 
+/* ---- fault.c ---- */
+/* Makes the page at @addr what @access (allowed by @vma) needs. 0, -ENOMEM, -EFAULT, -EIO. Held. */
+int fault_resolve(struct vma *vma, uaddr_t addr, unsigned int access);
+
 /* ---- fork.c ---- */
+/* Resident private anonymous pages of @mm, counted up to a little over @enough. Held. */
 size_t resident_anon(struct mm *mm, size_t enough);
 
 /* ---- copy.c ---- */
@@ -72,6 +91,10 @@ extern const struct usermem_ops mm_usermem_ops;
 int mm_sync_vma(struct vma *vma, uaddr_t start, uaddr_t end);
 
 /* ---- map.c ---- */
+/* Does @pages more fit RLIMIT_AS? */
+bool as_limit_allows(const struct mm *mm, uint64_t pages);
+/* The same for RLIMIT_DATA and private writable memory. */
+bool data_limit_allows(const struct mm *mm, uint64_t pages);
 int unmap_locked(struct mm *mm, uaddr_t start, uaddr_t end);
 
 #endif

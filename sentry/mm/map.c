@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mmap(2), munmap(2), brk(2): where mappings go and come from. */
+#include <errno.h>
 #include <string.h>
-#include <sys/mount.h>
 
 #include "sentry/mm/internal.h"
 
-#define STACK_GUARD_GAP (256UL * PAGE_SIZE)
-#define MAX_VMAS	65530
 #ifndef MAP_32BIT
 #define MAP_32BIT 0x40
 #endif
@@ -116,7 +114,7 @@ static int check_file(struct file *file, unsigned long prot, unsigned long *vfla
 {
 	if (!file->readable)
 		return -EACCES;
-	if ((prot & PROT_EXEC) && (file->path.mnt->flags & MS_NOEXEC))
+	if ((prot & PROT_EXEC) && path_noexec(&file->path))
 		return -EPERM;
 	if (!file->ops->mmap)
 		return -ENODEV;
@@ -137,22 +135,45 @@ struct map_request {
 	uint64_t pgoff;
 };
 
-static int check_limits(struct mm *mm, const struct map_request *r)
+bool as_limit_allows(const struct mm *mm, uint64_t pages)
+{
+	return mm->total_vm + pages <= mm->limits.as >> PAGE_SHIFT;
+}
+
+bool data_limit_allows(const struct mm *mm, uint64_t pages)
+{
+	return mm->data_vm + pages <= mm->limits.data >> PAGE_SHIFT;
+}
+
+/* Pages that are mapped in [start, end). */
+static uint64_t pages_in(struct mm *mm, uaddr_t start, uaddr_t end)
+{
+	uint64_t pages = 0;
+
+	for (struct vma *v = vma_find(mm, start); v && v->start < end; v = vma_next(v))
+		pages += (MIN(v->end, end) - MAX(v->start, start)) >> PAGE_SHIFT;
+	return pages;
+}
+
+/* May @r be mapped at @at? Before what is there goes, so that a failure changes nothing. */
+static int check_limits(struct mm *mm, const struct map_request *r, uaddr_t at)
 {
 	uint64_t pages = r->len >> PAGE_SHIFT;
 	bool data = !(r->vflags & (VMA_SHARED | VMA_STACK)) && (r->prot & PROT_WRITE);
 
 	if (mm->nr_vmas >= MAX_VMAS)
 		return -ENOMEM;
-	if (mm->limits.as && mm->limits.as != UINT64_MAX &&
-	    (mm->total_vm + pages) * PAGE_SIZE > mm->limits.as)
-		return -ENOMEM;
-	if (data && mm->limits.data && mm->limits.data != UINT64_MAX &&
-	    (mm->data_vm + pages) * PAGE_SIZE > mm->limits.data)
-		return -ENOMEM;
-	if ((r->vflags & VMA_LOCKED) && mm->limits.memlock != UINT64_MAX &&
-	    (mm->locked_vm + pages) * PAGE_SIZE > mm->limits.memlock)
+	/* Locked memory is for who may lock some; it is counted even where it replaces some. */
+	if ((r->flags & MAP_LOCKED) && !mm->limits.memlock)
+		return -EPERM;
+	if ((r->vflags & VMA_LOCKED) &&
+	    mm->locked_vm + pages > mm->limits.memlock >> PAGE_SHIFT)
 		return -EAGAIN;
+	if (!as_limit_allows(mm, pages) &&
+	    !as_limit_allows(mm, pages - pages_in(mm, at, at + r->len)))
+		return -ENOMEM;
+	if (data && !data_limit_allows(mm, pages))
+		return -ENOMEM;
 	/* More than there could ever be, as overcommit's heuristic refuses. */
 	if (data && !(r->vflags & VMA_NORESERVE) && r->len > PHYS_RAM_SIZE)
 		return -ENOMEM;
@@ -188,12 +209,9 @@ static long map_locked(struct mm *mm, struct map_request *r)
 
 	if (at < 0)
 		return at;
-	if (r->flags & MAP_FIXED) {
+	err = check_limits(mm, r, (uaddr_t)at);
+	if (!err && (r->flags & MAP_FIXED))
 		err = unmap_locked(mm, (uaddr_t)at, (uaddr_t)at + r->len);
-		if (err)
-			return err;
-	}
-	err = check_limits(mm, r);
 	if (err)
 		return err;
 	/* Anonymous memory numbers its pages by address, so that neighbours join. */
@@ -203,10 +221,13 @@ static long map_locked(struct mm *mm, struct map_request *r)
 	if (!v)
 		return -ENOMEM;
 	vma_insert(v);
-	if ((r->flags & MAP_POPULATE) && !(r->flags & MAP_NONBLOCK))
+	if ((r->vflags & VMA_LOCKED) ||
+	    ((r->flags & MAP_POPULATE) && !(r->flags & MAP_NONBLOCK))) {
 		(void)!populate(v, v->start, v->end, ACCESS_READ);
-	else
+		(void)!pages_touch(mm, v->start, v->end);
+	} else {
 		populate_new(v);
+	}
 	vma_merge_around(mm, (uaddr_t)at, (uaddr_t)at + r->len);
 	return at;
 }
@@ -227,19 +248,24 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 	bool shared = type == MAP_SHARED || type == MAP_SHARED_VALIDATE;
 	long ret;
 
+	if (flags & MAP_ANONYMOUS)
+		file = r.file = NULL;
 	if (!len || (offset & ~PAGE_MASK) || (type != MAP_PRIVATE && !shared))
 		return -EINVAL;
-	if (type == MAP_SHARED_VALIDATE && (flags & ~(MAP_KNOWN_SHARED | MAP_TYPE)))
-		return -EOPNOTSUPP;
-	if (type == MAP_SHARED_VALIDATE && (flags & MAP_SYNC))
+	/* The validating kind is for files; anonymous memory knows no flags that matter. */
+	if (type == MAP_SHARED_VALIDATE && !file)
+		return -EINVAL;
+	if (type == MAP_SHARED_VALIDATE &&
+	    ((flags & ~(MAP_KNOWN_SHARED | MAP_TYPE)) || (flags & MAP_SYNC)))
 		return -EOPNOTSUPP;
 	r.len = PAGE_ALIGN_UP(len);
 	if (!r.len || r.len > USER_TOP)
 		return -ENOMEM;
-	if (file && r.pgoff + (r.len >> PAGE_SHIFT) < r.pgoff)
+	if (file && (offset > INT64_MAX || r.len > INT64_MAX - offset))
 		return -EOVERFLOW;
+	/* There are no huge pages, as on a machine where none are reserved. */
 	if (flags & MAP_HUGETLB)
-		return -ENOMEM;
+		return file ? -EINVAL : -ENOMEM;
 	if (shared)
 		r.vflags |= VMA_SHARED;
 	if (flags & MAP_GROWSDOWN) {
@@ -247,11 +273,13 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 			return -EINVAL;
 		r.vflags |= VMA_GROWSDOWN | VMA_STACK;
 	}
+	if ((flags & MAP_DENYWRITE) && file)
+		r.vflags |= VMA_IMAGE;
 	if (flags & MAP_NORESERVE)
 		r.vflags |= VMA_NORESERVE;
 	if (flags & MAP_LOCKED)
 		r.vflags |= VMA_LOCKED;
-	if (file && !(flags & MAP_ANONYMOUS)) {
+	if (file) {
 		ret = check_file(file, r.prot, &r.vflags, shared);
 		if (!ret)
 			ret = file->ops->mmap(file, shared, (unsigned int)r.prot);
@@ -259,8 +287,6 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 			return ret;
 		if (ret == 1)
 			r.file = NULL; /* /dev/zero */
-	} else {
-		r.file = NULL;
 	}
 	if (!r.file && shared) {
 		shmem = mm_shmem_file ? mm_shmem_file(r.len) : ERR_PTR(-ENOMEM);
@@ -331,8 +357,7 @@ static uaddr_t brk_locked(struct mm *mm, uaddr_t brk)
 
 	if (brk < mm->brk_start || next < brk)
 		return mm->brk;
-	if (mm->limits.data && mm->limits.data != UINT64_MAX &&
-	    brk - mm->brk_start > mm->limits.data)
+	if (brk - mm->brk_start > mm->limits.data)
 		return mm->brk;
 	if (next < old) {
 		if (unmap_locked(mm, next, old))
@@ -342,7 +367,7 @@ static uaddr_t brk_locked(struct mm *mm, uaddr_t brk)
 
 		r.len = next - old;
 		if (next > USER_TOP || (above && low_end(above) < next + PAGE_SIZE) ||
-		    check_limits(mm, &r))
+		    check_limits(mm, &r, old))
 			return mm->brk;
 		v = vma_alloc(mm, old, next, r.prot, r.vflags, NULL, old >> PAGE_SHIFT);
 		if (!v)

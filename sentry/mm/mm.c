@@ -20,6 +20,7 @@ struct mm *mm_alloc(struct platform *platform)
 	mm->platform = platform;
 	rwlock_init(&mm->lock, LOCK_MM);
 	rwlock_init(&mm->pt_lock, LOCK_PT);
+	mm->limits = (struct mm_limits){UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
 	mm->mmap_base = USER_TOP - (256UL << 20);
 	mm->stack_top = USER_TOP - PAGE_SIZE;
 	if (pt_init(&mm->pt, &platform->pt_alloc))
@@ -112,5 +113,14 @@ int mm_set_exe(struct mm *mm, struct file *file)
 
 uint64_t mm_rss(struct mm *mm)
 {
-	return atomic_load(&mm->nr_anon_rss) + atomic_load(&mm->nr_file_rss);
+	uint64_t rss, max;
+
+	/* What is mapped ahead of use is no memory yet: the host knows what is there. */
+	read_lock(&mm->lock);
+	rss = resident_anon(mm, SIZE_MAX) + atomic_load(&mm->nr_file_rss);
+	read_unlock(&mm->lock);
+	max = atomic_load(&mm->max_rss);
+	while (rss > max && !atomic_compare_exchange_weak(&mm->max_rss, &max, rss))
+		;
+	return rss;
 }

@@ -53,6 +53,7 @@ enum {
 	VMA_DONTDUMP = 64,
 	VMA_STACK = 128,
 	VMA_PINNED = 256,    /* vdso: munmap allowed, never merged */
+	VMA_IMAGE = 1024, /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
 	VMA_DENY_WRITE = 512, /* shared mapping of a file opened read-only: mprotect can't add write */
 };
 

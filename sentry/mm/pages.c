@@ -3,9 +3,15 @@
  * Taking pages away. Entries are cleared in batches; the platform's caches are told; then the frames
  * go, runs of neighbours in one call.
  */
+#include <errno.h>
+#include <sys/mman.h>
+
 #include "sentry/mm/internal.h"
 
 #define BATCH 512
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 
 struct batch {
 	gpa_t gpa[BATCH];
@@ -75,4 +81,44 @@ void pages_zap(struct mm *mm, uaddr_t start, uaddr_t end, bool even_cow)
 	write_lock(&mm->pt_lock);
 	take_away(mm, start, end, true, even_cow);
 	write_unlock(&mm->pt_lock);
+}
+
+/* Asks the host for the memory of @n frames from @gpa; where it can't be asked, touches them. */
+static void touch_run(gpa_t gpa, size_t n)
+{
+	volatile uint8_t *p = phys_ptr(gpa);
+
+	if (!madvise(phys_ptr(gpa), n * PAGE_SIZE, MADV_POPULATE_WRITE))
+		return;
+	for (size_t i = 0; i < n; i++)
+		(void)p[i * PAGE_SIZE];
+}
+
+int pages_touch(struct mm *mm, uaddr_t start, uaddr_t end)
+{
+	uaddr_t va = start;
+
+	for (;;) {
+		gpa_t gpa[BATCH];
+		size_t n = 0, i = 0, run;
+		uint64_t *pte;
+
+		if (physmem_over_limit())
+			return -ENOMEM;
+		/* Held, so that the frames stay ours: nobody may store to one that is free. */
+		read_lock(&mm->pt_lock);
+		while (n < BATCH && (pte = pt_next(&mm->pt, &va, end))) {
+			if (phys_is_ram(pte_read(pte) & PTE_ADDR))
+				gpa[n++] = pte_read(pte) & PTE_ADDR;
+			va += PAGE_SIZE;
+		}
+		for (; i < n; i += run) {
+			for (run = 1; i + run < n && gpa[i + run] == gpa[i] + run * PAGE_SIZE;)
+				run++;
+			touch_run(gpa[i], run);
+		}
+		read_unlock(&mm->pt_lock);
+		if (!n)
+			return 0;
+	}
 }

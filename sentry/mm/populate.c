@@ -10,6 +10,7 @@
  *     would cost a copy-on-write fault.
  * When the sandbox has handed out as much memory as its limit, windows shrink to one page.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "sentry/mm/internal.h"
@@ -20,7 +21,16 @@
 #define FILE_WINDOW	 (2UL << 20)
 #define SHARED_WINDOW	 (64UL << 10) /* writable shared pages are real memory, not holes */
 #define DATA_EAGER	 (64UL << 10) /* private writable file mappings copied at once */
+#define IMAGE_EAGER	 (32UL << 20) /* of an image's read-only segments, at mmap time */
 #define EXTENT_PAGES	 512UL
+
+bool memory_tight(void)
+{
+	struct physmem_stats st;
+
+	physmem_limits(&st);
+	return st.limit && st.frames * PAGE_SIZE > st.limit;
+}
 
 /* Anonymous pages for the hole [start, end) of the table. pt_lock held exclusively. */
 static int fill_anon(struct mm *mm, uaddr_t start, uaddr_t end, unsigned int access)
@@ -76,81 +86,93 @@ static gpa_t copy_page(gpa_t gpa)
 	return copy;
 }
 
-/* Entries for @n pages of a file from @gpa at @va. mapping->lock and pt_lock held. */
+/* Entries for @n pages of a file from @gpa at @va; their references go to the table or are dropped. */
 static int install_file(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n, bool writable, bool copy)
 {
 	struct mm *mm = vma->mm;
 	unsigned int access = vma_access(vma);
 	bool private = !(vma->flags & VMA_SHARED);
 	uint64_t *pte = NULL;
+	size_t i;
 
 	if (!writable)
 		access &= ~(unsigned int)ACCESS_WRITE;
-	for (size_t i = 0; i < n; i++, va += PAGE_SIZE) {
-		gpa_t page = gpa + i * PAGE_SIZE;
+	for (i = 0; i < n; i++, va += PAGE_SIZE) {
+		gpa_t page = gpa + i * PAGE_SIZE, own;
 
 		pte = pte && (va & (PT_LEAF_SPAN - 1)) ? pte + 1 : pt_ensure(&mm->pt, va);
-		if (!pte || PTE_USED(pte_read(pte))) {
-			/* Out of memory, or somebody was faster: not needed. */
-			frame_put(page);
-			if (!pte)
-				return -ENOMEM;
+		if (!pte)
+			goto out_rest;
+		if (PTE_USED(pte_read(pte))) {
+			frame_put(page); /* somebody was faster */
 			continue;
 		}
-		if (copy) {
-			gpa_t own = copy_page(page);
-
-			frame_put(page);
-			if (own == GPA_NONE)
-				return -ENOMEM;
-			pte_write(pte, pte_make(own, vma_access(vma)));
-			atomic_fetch_add(&mm->nr_anon_rss, 1);
-		} else {
+		if (!copy) {
 			pte_write(pte, pte_make(page, access) | PTE_FILE | (private ? PTE_COW : 0));
 			atomic_fetch_add(&mm->nr_file_rss, 1);
+			continue;
 		}
+		own = copy_page(page);
+		if (own == GPA_NONE)
+			goto out_rest;
+		frame_put(page);
+		pte_write(pte, pte_make(own, vma_access(vma)));
+		atomic_fetch_add(&mm->nr_anon_rss, 1);
 	}
 	return 0;
+
+out_rest:
+	frame_put_range(gpa + i * PAGE_SIZE, n - i);
+	return -ENOMEM;
 }
 
-static int populate_file(struct vma *vma, uaddr_t start, uaddr_t end, unsigned int access)
+/* The pages of the hole [va, end) that the file has in one piece; *@va moves behind them. */
+static int populate_run(struct vma *vma, uaddr_t *va, uaddr_t end)
 {
+	bool write = (vma->flags & VMA_SHARED) && (vma->prot & PROT_WRITE);
+	bool copy = vma_private_writable(vma) && vma->end - vma->start <= DATA_EAGER &&
+		    !memory_tight();
 	struct inode *inode = vma->file->inode;
-	struct mapping *m = &inode->mapping;
+	size_t n = (end - *va) >> PAGE_SHIFT;
+	gpa_t gpa;
+	int err;
+
+	err = inode->mops->get_pages(inode, vma_pgoff(vma, *va), write, &gpa, &n);
+	if (err)
+		return err;
+	err = phys_use_range(gpa, n * PAGE_SIZE);
+	if (err) {
+		frame_put_range(gpa, n);
+		return err;
+	}
+	write_lock(&vma->mm->pt_lock);
+	err = install_file(vma, *va, gpa, n, write, copy);
+	write_unlock(&vma->mm->pt_lock);
+	*va += n * PAGE_SIZE;
+	return err;
+}
+
+static int populate_file(struct vma *vma, uaddr_t start, uaddr_t end)
+{
+	struct mapping *m = &vma->file->inode->mapping;
 	struct mm *mm = vma->mm;
-	bool shared_write = (vma->flags & VMA_SHARED) && (vma->prot & PROT_WRITE);
-	bool copy = vma_private_writable(vma) && vma->end - vma->start <= DATA_EAGER;
 	uaddr_t va = start;
 	int err = 0;
 
+	if (!vma->file->inode->mops)
+		return -EFAULT;
 	mutex_lock(&m->lock);
-	while (va < end) {
-		uaddr_t hole = va, next = va;
-		uint64_t *pte;
-		size_t n;
-		gpa_t gpa;
+	while (va < end && !err) {
+		uaddr_t next = va;
 
 		read_lock(&mm->pt_lock);
-		pte = pt_next(&mm->pt, &next, end);
-		read_unlock(&mm->pt_lock);
-		if (!pte)
+		if (!pt_next(&mm->pt, &next, end))
 			next = end;
-		if (next == hole) {
+		read_unlock(&mm->pt_lock);
+		if (next == va)
 			va += PAGE_SIZE;
-			continue;
-		}
-		n = (next - hole) >> PAGE_SHIFT;
-		err = inode->mops->get_pages(inode, vma_pgoff(vma, hole), shared_write, &gpa, &n);
-		if (!err)
-			err = phys_use_range(gpa, n * PAGE_SIZE);
-		if (err)
-			break;
-		write_lock(&mm->pt_lock);
-		err = install_file(vma, hole, gpa, n, shared_write, copy);
-		write_unlock(&mm->pt_lock);
-		if (err)
-			break;
-		va = hole + n * PAGE_SIZE;
+		else
+			err = populate_run(vma, &va, next);
 	}
 	mutex_unlock(&m->lock);
 	/* Beyond the end of the file is an error only for who asked for just that. */
@@ -161,59 +183,90 @@ int populate(struct vma *vma, uaddr_t start, uaddr_t end, unsigned int access)
 {
 	if (!vma_access(vma))
 		return 0;
-	return vma->file ? populate_file(vma, start, end, access) : populate_anon(vma, start, end);
+	return vma->file ? populate_file(vma, start, end) : populate_anon(vma, start, end);
 }
 
-/* Has the sandbox handed out what it may use? Then nothing is mapped ahead. */
-static bool memory_tight(void)
+/* Is the page at @va one of the image's, which the host's page cache has and nobody pays for? */
+static bool is_image_page(struct vma *vma, uaddr_t va)
 {
-	struct physmem_stats st;
+	struct mm *mm = vma->mm;
+	uint64_t *pte;
+	bool image;
 
-	physmem_limits(&st);
-	return st.limit && st.frames * PAGE_SIZE > st.limit;
+	read_lock(&mm->pt_lock);
+	pte = pt_find(&mm->pt, va);
+	image = pte && PTE_USED(pte_read(pte)) && !phys_is_ram(pte_read(pte) & PTE_ADDR);
+	read_unlock(&mm->pt_lock);
+	return image;
+}
+
+/* A new private file mapping: a window of any file, more of an image's. */
+static void populate_new_file(struct vma *vma)
+{
+	uaddr_t stop = MIN(vma->end, vma->start + FILE_WINDOW);
+	uaddr_t last = MIN(vma->end, vma->start + IMAGE_EAGER);
+
+	if (populate(vma, vma->start, MIN(vma->end, vma->start + PAGE_SIZE), ACCESS_READ))
+		return;
+	/* What must be copied or read by the host is not fetched ahead of a large mapping's use. */
+	if (!is_image_page(vma, vma->start) && vma->end - vma->start > FILE_WINDOW)
+		return;
+	if (is_image_page(vma, vma->start))
+		stop = last;
+	(void)!populate(vma, vma->start, stop, ACCESS_READ);
+}
+
+void populate_grown(struct vma *vma, uaddr_t from)
+{
+	if (!vma_access(vma) || vma->file || memory_tight() || (vma->flags & VMA_PINNED))
+		return;
+	if (vma->end - from <= ANON_EAGER)
+		(void)!populate(vma, from, vma->end, ACCESS_READ);
 }
 
 void populate_new(struct vma *vma)
 {
-	size_t len = vma->end - vma->start;
+	if (!vma_access(vma) || (vma->flags & VMA_PINNED))
+		return;
+	if (!vma->file)
+		populate_grown(vma, vma->flags & VMA_STACK
+					    ? MAX(vma->start, vma->end - MIN(vma->end, ANON_WINDOW_MIN))
+					    : vma->start);
+	else if (!(vma->flags & VMA_SHARED))
+		populate_new_file(vma);
+}
 
-	if (!vma_access(vma) || memory_tight() || (vma->flags & VMA_PINNED))
-		return;
-	if (!vma->file) {
-		if (vma->flags & VMA_STACK)
-			len = MIN(len, ANON_WINDOW_MIN);
-		else if (len > ANON_EAGER || (vma->flags & VMA_NORESERVE))
-			return;
-		(void)!populate(vma, vma->end - len, vma->end, ACCESS_READ);
-	} else if (vma->flags & VMA_SHARED) {
-		return;
-	} else if (len <= FILE_WINDOW || vma_private_writable(vma)) {
-		(void)!populate(vma, vma->start, vma->start + MIN(len, FILE_WINDOW), ACCESS_READ);
-	}
+static size_t fault_window(const struct vma *vma)
+{
+	/* Read-only pages of files cost no memory of the sandbox's. */
+	if (vma->file && !(vma->prot & PROT_WRITE))
+		return FILE_WINDOW;
+	if (memory_tight())
+		return PAGE_SIZE;
+	if (vma->file)
+		return vma->flags & VMA_SHARED ? SHARED_WINDOW : FILE_WINDOW;
+	/* Two threads may set it at a time: any value will do. */
+	return MIN(MAX(ANON_WINDOW_MIN, __atomic_load_n(&vma->populated, __ATOMIC_RELAXED)),
+		   ANON_WINDOW_MAX);
 }
 
 int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access)
 {
+	size_t window = fault_window(vma);
 	uaddr_t start, end;
-	size_t window;
-	int err;
 
 	addr = PAGE_ALIGN_DOWN(addr);
-	if (memory_tight())
-		window = PAGE_SIZE;
-	else if (vma->file)
-		window = vma->flags & VMA_SHARED && vma->prot & PROT_WRITE ? SHARED_WINDOW
-									  : FILE_WINDOW;
-	else
-		window = MIN(MAX(ANON_WINDOW_MIN, vma->populated), ANON_WINDOW_MAX);
 	start = MAX(ALIGN_DOWN(addr, window), vma->start);
 	end = MIN(ALIGN_DOWN(addr, window) + window, vma->end);
 	/* Doubled each time: memory that is walked through is soon mapped 2 MiB at a time. */
-	vma->populated = MIN(window * 2, ANON_WINDOW_MAX);
-	err = populate(vma, addr, addr + PAGE_SIZE, access);
-	if (err || window == PAGE_SIZE)
-		return err;
-	(void)!populate(vma, addr, end, access);
-	(void)!populate(vma, start, addr, access);
-	return 0;
+	__atomic_store_n(&vma->populated, MIN(window * 2, ANON_WINDOW_MAX), __ATOMIC_RELAXED);
+	/* The window in one piece, so that its extent is as aligned as it is. */
+	if (!vma->file && !populate(vma, start, end, access))
+		return 0;
+	if (vma->file && window > PAGE_SIZE) {
+		/* Around it, as far as there is something: what counts is the page itself, below. */
+		(void)!populate(vma, addr, end, access);
+		(void)!populate(vma, start, addr, access);
+	}
+	return populate(vma, addr, addr + PAGE_SIZE, access);
 }

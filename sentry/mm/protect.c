@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mprotect(2). */
+#include <errno.h>
+
 #include "sentry/mm/internal.h"
 
-/* The entry @pte should be under @vma's protection: rights change, the page stays. */
-static uint64_t reprotect(const struct vma *vma, uint64_t pte)
+uint64_t pte_reprotect(const struct vma *vma, uint64_t pte)
 {
 	unsigned int access = vma_access(vma);
 	uint64_t next = pte & ~(PTE_P | PTE_RW | PTE_NX | PTE_STUB);
@@ -22,8 +23,7 @@ static uint64_t reprotect(const struct vma *vma, uint64_t pte)
 	return next;
 }
 
-/* Rewrites the entries of @vma in [start, end). Excl. */
-static void apply(struct vma *vma, uaddr_t start, uaddr_t end)
+void pages_reprotect(struct vma *vma, uaddr_t start, uaddr_t end)
 {
 	struct mm *mm = vma->mm;
 	bool present = false;
@@ -32,7 +32,7 @@ static void apply(struct vma *vma, uaddr_t start, uaddr_t end)
 
 	write_lock(&mm->pt_lock);
 	while ((pte = pt_next(&mm->pt, &va, end))) {
-		uint64_t old = pte_read(pte), next = reprotect(vma, old);
+		uint64_t old = pte_read(pte), next = pte_reprotect(vma, old);
 
 		if ((old ^ next) & ~(PTE_STUB | PTE_A | PTE_D)) {
 			pte_write(pte, next);
@@ -45,58 +45,62 @@ static void apply(struct vma *vma, uaddr_t start, uaddr_t end)
 	write_unlock(&mm->pt_lock);
 }
 
-/* May all of [start, end) get @prot? */
-static int check(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot)
+/* May @v get @prot in [start, end)? */
+static int check(const struct vma *v, uaddr_t start, uaddr_t end, unsigned long prot)
 {
-	struct vma *v = vma_at(mm, start);
-	uint64_t more_data = 0;
-
-	if (!v)
-		return -ENOMEM;
-	for (;; v = vma_next(v)) {
-		if ((prot & PROT_WRITE) && (v->flags & VMA_DENY_WRITE))
-			return -EACCES;
-		if ((prot & PROT_EXEC) && v->file && (v->file->path.mnt->flags & 8 /* MS_NOEXEC */))
-			return -EACCES;
-		if ((prot & PROT_WRITE) && !(v->prot & PROT_WRITE) && !(v->flags & VMA_SHARED))
-			more_data += MIN(v->end, end) - MAX(v->start, start);
-		if (v->end >= end)
-			break;
-		if (!vma_next(v) || vma_next(v)->start != v->end)
-			return -ENOMEM;
-	}
-	if (mm->limits.data && mm->limits.data != UINT64_MAX &&
-	    mm->data_vm * PAGE_SIZE + more_data > mm->limits.data)
+	if ((prot & PROT_WRITE) && (v->flags & VMA_DENY_WRITE))
+		return -EACCES;
+	if ((prot & PROT_EXEC) && v->file && path_noexec(&v->file->path))
+		return -EACCES;
+	if ((prot & PROT_WRITE) && !(v->prot & PROT_WRITE) &&
+	    !(v->flags & (VMA_SHARED | VMA_STACK)) &&
+	    !data_limit_allows(v->mm, (end - start) >> PAGE_SHIFT))
 		return -ENOMEM;
 	return 0;
 }
 
-static int protect_locked(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot)
+/* Gives @v's part of [start, end) its new protection. */
+static int protect_part(struct vma *v, uaddr_t start, uaddr_t end, unsigned long prot)
 {
-	struct vma *v;
-	int err = check(mm, start, end, prot);
+	struct mm *mm = v->mm;
+	unsigned long old = v->prot;
+	int err;
 
-	if (!err)
-		err = vma_split_at(mm, start);
+	if (old == prot)
+		return 0;
+	err = vma_split_at(mm, start);
 	if (!err)
 		err = vma_split_at(mm, end);
 	if (err)
 		return err;
-	for (v = vma_at(mm, start); v && v->start < end; v = vma_next(v)) {
-		unsigned long old = v->prot;
+	v = vma_at(mm, start);
+	vma_account(v, -1);
+	v->prot = prot;
+	vma_account(v, 1);
+	pages_reprotect(v, start, end);
+	/* What was reserved with PROT_NONE and is opened now gets its pages at once. */
+	if (!(old & (PROT_READ | PROT_WRITE | PROT_EXEC)))
+		populate_new(v);
+	return 0;
+}
 
-		if (old == prot)
-			continue;
-		vma_account(v, -1);
-		v->prot = prot;
-		vma_account(v, 1);
-		apply(v, v->start, v->end);
-		/* What was reserved with PROT_NONE and is opened now gets its pages at once. */
-		if (!(old & (PROT_READ | PROT_WRITE | PROT_EXEC)))
-			populate_new(v);
+/* Like Linux: what lies before a gap or a refusal has changed already when the error returns. */
+static int protect_locked(struct mm *mm, uaddr_t start, uaddr_t end, unsigned long prot)
+{
+	uaddr_t at = start;
+	int err = 0;
+
+	while (at < end && !err) {
+		struct vma *v = vma_at(mm, at);
+		uaddr_t stop = v ? MIN(v->end, end) : at;
+
+		err = v ? check(v, at, stop, prot) : -ENOMEM;
+		if (!err)
+			err = protect_part(v, at, stop, prot);
+		at = stop;
 	}
 	vma_merge_around(mm, start, end);
-	return 0;
+	return err;
 }
 
 int mm_mprotect(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mremap(2). Pages move by their entries; nothing is copied. */
+#include <errno.h>
+
 #include "sentry/mm/internal.h"
 
 #define REMAP_BATCH 512
@@ -43,23 +45,31 @@ static long move_locked(struct mm *mm, struct vma *v, uaddr_t old, size_t old_le
 			uaddr_t to, bool keep)
 {
 	uint64_t pgoff = v->file ? vma_pgoff(v, old) : to >> PAGE_SHIFT;
-	struct vma *n = vma_alloc(mm, to, to + new_len, v->prot, v->flags, v->file, pgoff);
+	struct vma *n;
 	int err;
 
+	/* The move may split the old one twice. */
+	if (mm->nr_vmas >= MAX_VMAS - 3)
+		return -ENOMEM;
+	n = vma_alloc(mm, to, to + new_len, v->prot, v->flags, v->file, pgoff);
 	if (!n)
 		return -ENOMEM;
-	n->name = v->name;
+	if (v->flags & VMA_PINNED)
+		n->name = v->name;
 	vma_insert(n);
 	err = move_entries(mm, old, to, MIN(old_len, new_len));
 	if (err) {
 		vma_remove(n);
 		return err;
 	}
+	if (mm->vdso == old && !keep)
+		mm->vdso = to;
+	/* Out of memory here: the pages have moved, what stays behind is empty. */
 	if (!keep)
-		err = unmap_locked(mm, old, old + old_len);
+		(void)!unmap_locked(mm, old, old + old_len);
 	populate_new(n);
 	vma_merge_around(mm, to, to + new_len);
-	return err ? err : (long)to;
+	return (long)to;
 }
 
 /* Can @v grow in place to @new_end? */
@@ -74,15 +84,15 @@ static int check_growth(struct mm *mm, struct vma *v, size_t more)
 {
 	uint64_t pages = more >> PAGE_SHIFT;
 
-	if (mm->limits.as && mm->limits.as != UINT64_MAX &&
-	    (mm->total_vm + pages) * PAGE_SIZE > mm->limits.as)
-		return -ENOMEM;
-	if (vma_private_writable(v) && mm->limits.data && mm->limits.data != UINT64_MAX &&
-	    (mm->data_vm + pages) * PAGE_SIZE > mm->limits.data)
-		return -ENOMEM;
-	if ((v->flags & VMA_LOCKED) && mm->limits.memlock != UINT64_MAX &&
-	    (mm->locked_vm + pages) * PAGE_SIZE > mm->limits.memlock)
+	if ((v->flags & VMA_LOCKED) && mm->locked_vm + pages > mm->limits.memlock >> PAGE_SHIFT)
 		return -EAGAIN;
+	if (!as_limit_allows(mm, pages))
+		return -ENOMEM;
+	if (vma_private_writable(v) && !(v->flags & VMA_STACK) && !data_limit_allows(mm, pages))
+		return -ENOMEM;
+	/* More than there could ever be, as mmap refuses it. */
+	if (vma_private_writable(v) && !(v->flags & VMA_NORESERVE) && more > PHYS_RAM_SIZE)
+		return -ENOMEM;
 	return 0;
 }
 
@@ -129,8 +139,7 @@ static long remap_locked(struct mm *mm, uaddr_t old, size_t old_len, size_t new_
 			uaddr_t end = v->end;
 
 			vma_resize(v, v->start, old + new_len);
-			if (new_len - old_len <= (4UL << 20))
-				(void)!populate(v, end, v->end, ACCESS_READ);
+			populate_grown(v, end);
 			vma_merge_around(mm, old, old + new_len);
 			return (long)old;
 		}
@@ -140,7 +149,7 @@ static long remap_locked(struct mm *mm, uaddr_t old, size_t old_len, size_t new_
 	if (flags & MREMAP_FIXED) {
 		to = new_addr;
 	} else {
-		to = mm_find_gap_locked(mm, new_len, new_addr);
+		to = mm_find_gap_locked(mm, new_len, flags & MREMAP_DONTUNMAP ? new_addr : 0);
 		if (!to)
 			return -ENOMEM;
 	}
@@ -169,8 +178,6 @@ long mm_mremap(struct mm *mm, uaddr_t old, size_t old_len, size_t new_len, unsig
 			return -EINVAL;
 		if (new_addr < old + old_len && old < new_addr + new_len)
 			return -EINVAL;
-	} else {
-		new_addr = 0;
 	}
 	write_lock(&mm->lock);
 	ret = remap_locked(mm, old, old_len, new_len, flags, new_addr);

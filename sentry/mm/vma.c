@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmas: the tree, splitting and joining, and their registration with the files they map. */
+#include <errno.h>
 #include <string.h>
 
 #include "sentry/mm/internal.h"
@@ -211,13 +212,16 @@ int vma_split_at(struct mm *mm, uaddr_t addr)
 
 	if (!v || v->start == addr)
 		return 0;
+	if (mm->nr_vmas >= MAX_VMAS)
+		return -ENOMEM;
 	upper = vma_alloc(mm, addr, v->end, v->prot, v->flags, v->file, vma_pgoff(v, addr));
 	if (!upper)
 		return -ENOMEM;
 	upper->name = v->name;
 	upper->populated = v->populated;
-	vma_resize(v, v->start, addr);
+	/* In this order: a truncation must find every page registered at any time. */
 	vma_insert(upper);
+	vma_resize(v, v->start, addr);
 	return 0;
 }
 
@@ -237,8 +241,8 @@ void vma_merge_around(struct mm *mm, uaddr_t start, uaddr_t end)
 		if (next && can_join(v, next)) {
 			uaddr_t new_end = next->end;
 
-			vma_remove(next);
 			vma_resize(v, v->start, new_end);
+			vma_remove(next);
 			next = v;
 		}
 	}

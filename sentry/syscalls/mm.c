@@ -98,6 +98,8 @@ long sys_munlock(struct task *t, const uint64_t *a)
 
 long sys_mlockall(struct task *t, const uint64_t *a)
 {
+	if (!(int)a[0])
+		return -EINVAL;
 	return mm_mlockall(mm_with_limits(t), (int)a[0], task_capable(t, CAP_IPC_LOCK));
 }
 

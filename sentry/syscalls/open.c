@@ -22,7 +22,8 @@ static long open_common(struct task *t, int dirfd, uaddr_t uname, const struct o
 
 	if (IS_ERR(name))
 		return PTR_ERR(name);
-	ret = user_base(t, dirfd, name, &base);
+	/* With RESOLVE_IN_ROOT an absolute name starts at the directory, too. */
+	ret = user_base(t, dirfd, how->resolve & RESOLVE_IN_ROOT ? "" : name, &base);
 	if (!ret) {
 		file = file_open(&t->vfs, base.mnt ? &base : NULL, name, how);
 		path_put(&base);

@@ -281,7 +281,7 @@ static int copy_info(struct task *t, uaddr_t addr, int signo, pid_t pid, siginfo
 {
 	if (copy_in(t, info, addr, sizeof(*info)))
 		return -EFAULT;
-	if (signo < 1 || signo > NSIGS)
+	if (signo < 0 || signo > NSIGS)
 		return -EINVAL;
 	info->si_signo = signo;
 	if ((info->si_code >= 0 || info->si_code == SI_TKILL) &&

@@ -153,6 +153,13 @@ long sys_adjtimex(struct task *t, const uint64_t *a)
 	return copy_out(t, a[0], &tx, sizeof(tx)) ? -EFAULT : ret;
 }
 
+long sys_clock_adjtime(struct task *t, const uint64_t *a)
+{
+	uint64_t args[6] = {a[1]};
+
+	return (clockid_t)a[0] == CLOCK_REALTIME ? sys_adjtimex(t, args) : -EINVAL;
+}
+
 long sys_gettimeofday(struct task *t, const uint64_t *a)
 {
 	struct timezone tz = {0};

@@ -9,9 +9,9 @@
  *	}
  *
  * Every test runs in its own child, process group and empty working directory (under /tmp, removed
- * at the end), so that a crash, a hang or a leaked descriptor costs that one test. The child reports
- * a failed check as a message on a pipe; a check that fails in a grandchild or in a thread arrives
- * the same way. The parent is the watchdog: it kills the group of a test that takes too long.
+ * at the end), so that a crash, a hang or a leaked descriptor costs that one test. The child
+ * reports a failed check as a message on a pipe; a check that fails in a grandchild or in a thread
+ * arrives the same way. The parent is the watchdog: it kills the group of a test that takes too long.
  *
  * The output is one line per test, the same on every correct kernel:
  *	ok NAME | not ok NAME: where: what | skip NAME: reason
@@ -60,7 +60,7 @@
 #endif
 
 #define CONFORM_MAX_TESTS	256
-#define CONFORM_REPORT_FD	210	/* the report pipe: out of the way of "lowest free fd" tests */
+#define CONFORM_REPORT_FD	210	/* out of the way of "lowest free fd" tests */
 #define NOBODY			65534
 #define PAGE			4096UL
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
@@ -81,7 +81,7 @@ static int conform_ntests;
 static struct conform_helper conform_helpers[32];
 static int conform_nhelpers;
 static int conform_report_fd = -1;	/* -1: report to stdout and exit (--no-fork) */
-static volatile int *conform_line;	/* shared with the parent: the last check that was reached */
+static volatile int *conform_line;	/* shared with the parent: the last check */
 static char conform_self[PATH_MAX];	/* the absolute path of this program */
 static char conform_base[PATH_MAX];	/* the private directory */
 static volatile sig_atomic_t conform_expired;

@@ -366,12 +366,12 @@ TEST(splice_file_to_pipe_and_back)
 TEST(splice_errors)
 {
 	loff_t off = 0;
-	int in, p[2];
+	int in, rw = CHECK_OK(open("g", O_CREAT | O_RDWR, 0644)), p[2];
 
 	PUT_FILE("f", "0123456789");
 	in = CHECK_OK(open("f", O_RDONLY));
 	CHECK_OK(pipe2(p, O_NONBLOCK));
-	CHECK_ERRNO(splice(in, NULL, CHECK_OK(open("g", O_CREAT | O_RDWR, 0644)), NULL, 1, 0), EINVAL);
+	CHECK_ERRNO(splice(in, NULL, rw, NULL, 1, 0), EINVAL);
 	CHECK_ERRNO(splice(in, NULL, p[1], &off, 1, 0), ESPIPE);
 	CHECK_ERRNO(splice(p[0], NULL, p[1], NULL, 1, 0), EINVAL);
 	CHECK_ERRNO(splice(p[0], NULL, CHECK_OK(open("o", O_CREAT | O_WRONLY, 0644)), NULL, 1,

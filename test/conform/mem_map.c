@@ -370,19 +370,22 @@ TEST(file_shared_readonly_cannot_become_writable)
 
 TEST(file_kinds_that_cannot_be_mapped)
 {
-	int pfd[2];
+	int pfd[2], dir = CHECK_OK(open(".", O_RDONLY));
 
 	CHECK_OK(pipe(pfd));
 	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, pfd[0], 0), ENODEV);
-	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, CHECK_OK(open(".", O_RDONLY)), 0), ENODEV);
+	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, dir, 0), ENODEV);
 	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, -1, 0), EBADF);
 	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, 199, 0), EBADF);
 }
 
 TEST(file_opath_cannot_be_mapped)
 {
+	int fd;
+
 	CHECK_OK(close(make_file("f", 1)));
-	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, CHECK_OK(open("f", O_PATH)), 0), EBADF);
+	fd = CHECK_OK(open("f", O_PATH));
+	CHECK_ERRNO(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 0), EBADF);
 }
 
 TEST(dev_zero)

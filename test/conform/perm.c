@@ -389,7 +389,8 @@ TEST(utimensat_permission)
 	AS_NOBODY({
 		struct timespec ts[2] = { { 1, 0 }, { 1, 0 } };
 
-		CHECK_OK(utimensat(AT_FDCWD, "f", NULL, 0));	/* "now": write permission is enough */
+		/* For "now" write permission is enough. */
+		CHECK_OK(utimensat(AT_FDCWD, "f", NULL, 0));
 		CHECK_ERRNO(utimensat(AT_FDCWD, "f", ts, 0), EPERM);
 	});
 	CHECK_OK(chmod("f", 0644));

@@ -504,7 +504,7 @@ TEST(setpgid_errors)
 	}
 	CHECK_ERRNO(setpgid(0, 0x3fffffff), EPERM);
 	GATE_WAIT(&ready);
-	CHECK_ERRNO(setpgid(pid, getpid()), EPERM);	/* a session leader, in another session */
+	CHECK_ERRNO(setpgid(pid, getpid()), EPERM);	/* the leader of another session */
 	GATE_OPEN(&g);
 	JOIN(pid);
 }

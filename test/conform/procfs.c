@@ -232,9 +232,8 @@ TEST(self_limits)
 
 	CHECK_OK(setrlimit(RLIMIT_NOFILE, &rl));
 	slurp("/proc/self/limits");
-	CHECK(!strncmp(buf, "Limit                     Soft Limit           Hard Limit           Units",
-		       70));
-	CHECK(strstr(buf, "Max open files            123                  456                  files"));
+	CHECK(!strncmp(buf, "Limit                     Soft Limit           Hard Limit  ", 59));
+	CHECK(strstr(buf, "Max open files            123                  456           "));
 	CHECK(strstr(buf, "Max cpu time              unlimited            unlimited"));
 }
 

@@ -357,7 +357,8 @@ static void on_clobber_fpu(int sig UNUSED)
 		     "pcmpeqd %%xmm15, %%xmm15\n\t"
 		     "fninit\n\t"
 		     "fldpi\n\t"
-		     ::: "xmm0", "xmm1", "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
+		     ::: "xmm0", "xmm1", "xmm15",
+			 "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
 	count++;
 }
 

@@ -56,7 +56,8 @@ TEST(socket_arguments)
 	CHECK_ERRNO(socket(AF_UNIX, SOCK_STREAM | 0x100000, 0), EINVAL);
 	CHECK_EQ(fcntl(CHECK_OK(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)), F_GETFD),
 		 FD_CLOEXEC);
-	CHECK(fcntl(CHECK_OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0)), F_GETFL) & O_NONBLOCK);
+	CHECK(fcntl(CHECK_OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0)), F_GETFL) &
+	      O_NONBLOCK);
 }
 
 TEST(stream_pair)
@@ -190,7 +191,8 @@ TEST(connect_needs_write_permission)
 	pid = FORK();
 	if (!pid) {
 		BECOME_NOBODY();
-		CHECK_ERRNO(connect_path(CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), "sock"), EACCES);
+		CHECK_ERRNO(connect_path(CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), "sock"),
+			    EACCES);
 		_exit(0);
 	}
 	JOIN(pid);
@@ -260,7 +262,8 @@ TEST(autobind)
 
 TEST(dgram_sendto_and_sender_name)
 {
-	int r = CHECK_OK(socket(AF_UNIX, SOCK_DGRAM, 0)), t = CHECK_OK(socket(AF_UNIX, SOCK_DGRAM, 0));
+	int r = CHECK_OK(socket(AF_UNIX, SOCK_DGRAM, 0));
+	int t = CHECK_OK(socket(AF_UNIX, SOCK_DGRAM, 0));
 	socklen_t len, alen;
 	struct sockaddr_un to = name_of("receiver", &len), from;
 	char buf[8];
@@ -682,11 +685,12 @@ TEST(not_sockets_and_bad_descriptors)
 	CHECK_ERRNO(send(0, "x", 1, 0), ENOTSOCK);
 	CHECK_ERRNO(recv(0, &c, 1, 0), ENOTSOCK);
 	CHECK_ERRNO(recv(190, &c, 1, 0), EBADF);
-	CHECK_ERRNO(connect(0, (struct sockaddr *)&(struct sockaddr){ AF_UNIX, { 0 } }, 2), ENOTSOCK);
+	CHECK_ERRNO(connect_path(0, "x"), ENOTSOCK);
 	pair(SOCK_STREAM);
 	CHECK_ERRNO(lseek(s[0], 0, SEEK_SET), ESPIPE);
 	CHECK_ERRNO(recv(s[0], &c, 1, MSG_OOB), EINVAL);
-	CHECK_ERRNO(send(CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), "x", 1, MSG_NOSIGNAL), ENOTCONN);
+	CHECK_ERRNO(send(CHECK_OK(socket(AF_UNIX, SOCK_STREAM, 0)), "x", 1, MSG_NOSIGNAL),
+		    ENOTCONN);
 }
 
 TEST(large_transfer)

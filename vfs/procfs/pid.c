@@ -230,7 +230,6 @@ static int show_stat(struct proc_show *s)
 	mutex_lock(&t->own_lock);
 	memcpy(comm, t->comm, sizeof(comm));
 	mutex_unlock(&t->own_lock);
-	start.tv_sec -= s->kernel->boot_boottime.tv_sec;
 	strbuf_printf(&s->b, "%d (%s) %c %d %d %d %d %d 0 %lu 0 %lu 0 ", pid_nr(s->node->pid, s->ns),
 		      comm, state_letter(t), v.ppid, v.pgrp, v.session, v.tty_nr, v.tpgid,
 		      mm ? (uint64_t)atomic_load(&mm->min_flt) : 0,
@@ -629,8 +628,24 @@ static int show_fdinfo(struct proc_show *s)
 	return file ? 0 : -ENOENT;
 }
 
-static const struct proc_entry fd_entry = {
-	.name = "", .mode = S_IFLNK | 0700, .jump = jump_fd, .private = true};
+/* A descriptor's link shows what it is open for. */
+static mode_t fd_mode(struct proc_node *node)
+{
+	struct file *file = node_file(node);
+	mode_t mode = S_IFLNK;
+
+	if (file) {
+		mode |= (file->readable ? 0500 : 0) | (file->writable ? 0300 : 0);
+		file_put(file);
+	}
+	return mode;
+}
+
+static const struct proc_entry fd_entry = {.name = "",
+					   .mode = S_IFLNK | 0700,
+					   .jump = jump_fd,
+					   .mode_of = fd_mode,
+					   .private = true};
 static const struct proc_entry fdinfo_entry = {
 	.name = "", .mode = S_IFREG | 0400, .show = show_fdinfo, .private = true};
 
@@ -697,6 +712,14 @@ const struct proc_dir_ops proc_fdinfo_dir = {
 
 /* ---- task/ ---- */
 
+/* The process a directory belongs to, named by its own number or a thread's. tasklist held. */
+static struct thread_group *node_group(const struct proc_node *node)
+{
+	if (node->pid->tg)
+		return node->pid->tg;
+	return node->pid->task ? node->pid->task->tg : NULL;
+}
+
 static const struct proc_entry *task_dir_lookup(const struct proc_node *dir, const char *name,
 						size_t len, struct proc_node *node)
 {
@@ -708,7 +731,7 @@ static const struct proc_entry *task_dir_lookup(const struct proc_node *dir, con
 		return NULL;
 	mutex_lock(&k->tasklist);
 	pid = pid_find_locked(dir->instance->ns, nr);
-	if (pid && pid->task && pid->task->tg == dir->pid->tg)
+	if (pid && pid->task && pid->task->tg == node_group(dir))
 		node->pid = pid_get(pid);
 	else
 		pid = NULL;
@@ -721,14 +744,16 @@ static bool task_dir_next(const struct proc_node *dir, const struct vfs_ctx *ctx
 {
 	struct kernel *k = dir->instance->kernel;
 	uint64_t best = UINT64_MAX;
+	struct thread_group *tg;
 	struct task *t;
 
 	mutex_lock(&k->tasklist);
-	if (dir->pid->tg) {
-		list_for_each_entry(t, &dir->pid->tg->threads, tg_node) {
+	tg = node_group(dir);
+	if (tg) {
+		list_for_each_entry(t, &tg->threads, tg_node) {
 			uint64_t n = (uint64_t)pid_nr(t->pid, dir->instance->ns);
 
-			if (n >= *nr && n < best && (!t->exiting || t == dir->pid->tg->leader))
+			if (n >= *nr && n < best && (!t->exiting || t == tg->leader))
 				best = n;
 		}
 	}

@@ -127,6 +127,8 @@ static int proc_getattr(struct inode *inode)
 	if (!t)
 		return 0;
 	cred = task_get_cred(t);
+	if (S_ISLNK(inode->mode) && node->entry->mode_of)
+		inode->mode = node->entry->mode_of(node);
 	inode->uid = cred->euid;
 	inode->gid = cred->egid;
 	cred_put(cred);
@@ -177,6 +179,13 @@ static int proc_jump(const struct vfs_ctx *ctx, struct inode *inode, struct path
 	return err ? err : node->entry->jump(ctx, node, out);
 }
 
+/* Nothing is ever made here by name. */
+static int proc_create(const struct vfs_ctx *ctx, struct inode *dir, struct dentry *dentry,
+		       mode_t mode, dev_t rdev, const char *symlink, struct inode **out)
+{
+	return -ENOENT;
+}
+
 static int proc_setattr(const struct vfs_ctx *ctx, struct inode *inode,
 			const struct iattr_change *c)
 {
@@ -186,6 +195,7 @@ static int proc_setattr(const struct vfs_ctx *ctx, struct inode *inode,
 
 static const struct inode_ops proc_inode_ops = {
 	.lookup = proc_lookup,
+	.create = proc_create,
 	.readlink = proc_readlink,
 	.getattr = proc_getattr,
 	.setattr = proc_setattr,

@@ -39,6 +39,7 @@ struct proc_entry {
 	/* Symbolic links: a kmalloc'd string; or a jump. */
 	char *(*readlink)(const struct vfs_ctx *ctx, struct proc_node *node);
 	int (*jump)(const struct vfs_ctx *ctx, struct proc_node *node, struct path *out);
+	mode_t (*mode_of)(struct proc_node *node); /* links whose mode changes: fd/N */
 	bool private; /* only for who may trace the process */
 };
 

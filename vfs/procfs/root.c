@@ -29,8 +29,7 @@ static int show_uptime(struct proc_show *s)
 	int64_t cs;
 
 	clock_gettime(CLOCK_BOOTTIME, &now);
-	cs = (now.tv_sec - s->kernel->boot_boottime.tv_sec) * 100 +
-	     (now.tv_nsec - s->kernel->boot_boottime.tv_nsec) / 10000000;
+	cs = now.tv_sec * 100 + now.tv_nsec / 10000000;
 	strbuf_printf(&s->b, "%ld.%02ld %ld.%02ld\n", cs / 100, cs % 100, cs / 100, cs % 100);
 	return 0;
 }
@@ -272,8 +271,8 @@ static const struct proc_entry *root_lookup(const struct proc_node *dir, const c
 	pid = pid_find_locked(dir->instance->ns, nr);
 	/* A thread's number works, too, though it isn't listed. */
 	if (pid && !pid->tg && pid->task)
-		pid = pid->task->tg->pid;
-	if (pid && pid->tg)
+		node->thread = true;
+	if (pid && (pid->tg || pid->task))
 		node->pid = pid_get(pid);
 	else
 		pid = NULL;

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Checks the checkers: the harness must notice every way to fail, and run.sh must count failures,
-# missing results, expected failures and unexpected passes. Prints one line and exits 0 when so.
+# missing results, expected failures and unexpected passes. Its last line counts as one test.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 bad() {
-	echo "conform selftest: $*" >&2
+	echo "not ok conform-selftest: $*"
+	echo "0 passed, 1 failed, 0 skipped"
 	exit 1
 }
 
@@ -48,4 +49,4 @@ grep -q "not ok procfs.meminfo: broken" "$work/log" || bad "the failure is not s
 grep -q "not ok procfs.cpuinfo: skipped inside" "$work/log" || bad "a skip inside is believed"
 [ "$(tail -n 1 "$work/log")" = "2 passed, $((total - 3)) failed, 1 skipped" ] ||
 	bad "wrong totals: $(tail -n 1 "$work/log")"
-echo "conform selftest: ok"
+echo "1 passed, 0 failed, 0 skipped"

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The way of an archive's bytes to libarchive, and the progress bar that they move. */
+#include "loader/image_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- progress ---- */
+
+#define SHOW_AFTER_NS 1000000000ULL
+#define SHOW_EACH_NS  100000000ULL
+#define BAR_WIDTH     30U
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+void progress_init(struct progress *p, const char *name, uint64_t total, bool quiet)
+{
+	const char *slash = strrchr(name, '/');
+
+	memset(p, 0, sizeof(*p));
+	p->name = slash ? slash + 1 : name;
+	p->total = total;
+	p->start_ns = now_ns();
+	p->enabled = !quiet && isatty(STDERR_FILENO);
+}
+
+void progress_add(struct progress *p, uint64_t n)
+{
+	char bar[BAR_WIDTH + 1];
+	unsigned int filled;
+	uint64_t now, part;
+
+	p->done += n;
+	if (!p->enabled)
+		return;
+	now = now_ns();
+	if (now - p->start_ns < SHOW_AFTER_NS || now - p->shown_ns < SHOW_EACH_NS)
+		return;
+	p->shown_ns = now;
+	p->visible = true;
+	part = p->total ? MIN(p->done, p->total) * 1000 / p->total : 0;
+	filled = (unsigned int)(part * BAR_WIDTH / 1000);
+	memset(bar, '#', filled);
+	memset(bar + filled, '-', BAR_WIDTH - filled);
+	bar[BAR_WIDTH] = 0;
+	dprintf(STDERR_FILENO, "\rimporting %.30s [%s] %3u%%\033[K", p->name, bar,
+		(unsigned int)(part / 10));
+}
+
+void progress_end(struct progress *p)
+{
+	if (p->visible)
+		dprintf(STDERR_FILENO, "\r\033[K");
+	p->visible = p->enabled = false;
+}
+
+/* ---- input ---- */
+
+int input_init(struct input *in, int fd, uint64_t pos, uint64_t end, struct progress *progress)
+{
+	memset(in, 0, sizeof(*in));
+	in->fd = fd;
+	in->pos = pos;
+	in->end = end;
+	in->progress = progress;
+	in->buf = malloc(INPUT_BUF_SIZE);
+	return in->buf ? 0 : -ENOMEM;
+}
+
+void input_fini(struct input *in)
+{
+	free(in->buf);
+	EVP_MD_CTX_free(in->digest);
+	XXH3_freeState(in->xxh);
+	memset(in, 0, sizeof(*in));
+}
+
+/* The next bytes in in->buf: their number, 0 at the end, -errno (also in in->error). */
+static ssize_t input_fill(struct input *in)
+{
+	size_t want = (size_t)MIN((uint64_t)INPUT_BUF_SIZE, in->end - in->pos);
+	ssize_t n;
+
+	if (in->error)
+		return in->error;
+	if (!want)
+		return 0;
+	do {
+		n = pread(in->fd, in->buf, want, (off_t)in->pos);
+	} while (n < 0 && errno == EINTR);
+	if (n <= 0) {
+		in->error = n ? -errno : -EPIPE;
+		return in->error;
+	}
+	in->pos += (uint64_t)n;
+	if (in->xxh)
+		XXH3_128bits_update(in->xxh, in->buf, (size_t)n);
+	if (in->digest)
+		EVP_DigestUpdate(in->digest, in->buf, (size_t)n);
+	progress_add(in->progress, (uint64_t)n);
+	return n;
+}
+
+int input_drain(struct input *in)
+{
+	ssize_t n;
+
+	do {
+		n = input_fill(in);
+	} while (n > 0);
+	return (int)n;
+}
+
+static la_ssize_t read_callback(struct archive *a, void *data, const void **buf)
+{
+	struct input *in = data;
+	ssize_t n = input_fill(in);
+
+	*buf = in->buf;
+	if (n >= 0)
+		return n;
+	archive_set_error(a, (int)-n, "%s",
+			  n == -EPIPE ? "it became shorter while it was read" : strerror((int)-n));
+	return -1;
+}
+
+struct archive *input_open_tar(struct input *in, int *err)
+{
+	struct archive *a = archive_read_new();
+
+	*err = -ENOMEM;
+	if (!a)
+		return NULL;
+	if (archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
+	    archive_read_support_filter_bzip2(a) != ARCHIVE_OK ||
+	    archive_read_support_filter_xz(a) != ARCHIVE_OK ||
+	    archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
+	    archive_read_support_format_tar(a) != ARCHIVE_OK) {
+		archive_read_free(a);
+		return NULL;
+	}
+	if (archive_read_open(a, in, NULL, read_callback, NULL) == ARCHIVE_OK) {
+		*err = 0;
+		return a;
+	}
+	/* The caller asks it for the reason. */
+	*err = in->error ? in->error : -EINVAL;
+	return a;
+}
