@@ -87,7 +87,7 @@ struct cred *cred_exec(struct cred *old, struct file *file, bool no_new_privs, b
 		permitted = c->cap_bset | inheritable;
 		fc.effective = c->euid == 0;
 	}
-	gained = c->euid != old->euid || c->egid != old->egid || fc.present;
+	gained = c->euid != old->uid || c->egid != old->gid || fc.present;
 	if (gained)
 		c->cap_ambient = 0;
 	c->cap_permitted = permitted | c->cap_ambient;

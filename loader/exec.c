@@ -35,7 +35,7 @@ struct loading {
 	struct file *file; /* the binary in the end; reference */
 	char **argv;	   /* kmalloc'd array of kmalloc'd strings */
 	size_t argc;
-	char buf[BINPRM_BUF_SIZE + 1];
+	char buf[BINPRM_BUF_SIZE + 1] __attribute__((aligned(8))); /* the file header is in it */
 	size_t buf_len;
 	struct mm *mm;
 	struct elf_info *elf;
@@ -257,18 +257,14 @@ static int map_segment(struct mm *mm, struct file *file, const struct elf_segmen
 	} else {
 		file_end = start;
 	}
-	if (mem_end > file_end && s->filesz && (file_end & ~PAGE_MASK)) {
-		size_t tail = MIN(PAGE_ALIGN_UP(file_end), mem_end) - file_end;
-
-		/* Linux zeroes to the page's end; a segment that can't be written keeps its file. */
-		if ((s->flags & PF_W) &&
-		    zero_range(mm, file_end, PAGE_ALIGN_UP(file_end) - file_end))
-			return -EFAULT;
-		(void)tail;
-	}
+	/* Linux zeroes to the page's end; a segment that can't be written keeps its file. */
+	if (mem_end > file_end && (file_end & ~PAGE_MASK) && (s->flags & PF_W) &&
+	    zero_range(mm, file_end, PAGE_ALIGN_UP(file_end) - file_end))
+		return -EFAULT;
 	if (PAGE_ALIGN_UP(mem_end) > PAGE_ALIGN_UP(file_end)) {
 		ret = mm_mmap(mm, PAGE_ALIGN_UP(file_end),
-			      PAGE_ALIGN_UP(mem_end) - PAGE_ALIGN_UP(file_end), prot,
+			      PAGE_ALIGN_UP(mem_end) - PAGE_ALIGN_UP(file_end),
+			      PROT_READ | PROT_WRITE | (prot & PROT_EXEC),
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, NULL, 0);
 		if (ret < 0)
 			return (int)ret;
@@ -276,13 +272,36 @@ static int map_segment(struct mm *mm, struct file *file, const struct elf_segmen
 	return 0;
 }
 
-static int map_image(struct mm *mm, struct file *file, const struct elf_info *elf, uaddr_t bias)
+/*
+ * All segments of @elf at @bias. The span must be free (-EEXIST, for a file that says where it wants
+ * to be), or be @reserved already; what lies between the segments is free again afterwards.
+ */
+static int map_image(struct mm *mm, struct file *file, const struct elf_info *elf, uaddr_t bias,
+		     bool reserved)
 {
-	for (unsigned int i = 0; i < elf->nsegs; i++) {
-		int err = map_segment(mm, file, &elf->seg[i], bias);
+	uaddr_t at = elf->low + bias;
 
+	if (!reserved) {
+		long ret = mm_mmap(mm, at, elf->high - elf->low, PROT_NONE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
+					   MAP_FIXED_NOREPLACE,
+				   NULL, 0);
+
+		if (ret < 0)
+			return (int)ret;
+	}
+	for (unsigned int i = 0; i < elf->nsegs; i++) {
+		const struct elf_segment *s = &elf->seg[i];
+		uaddr_t start = PAGE_ALIGN_DOWN(s->vaddr + bias);
+		int err = 0;
+
+		if (start > at)
+			err = mm_munmap(mm, at, start - at);
+		if (!err)
+			err = map_segment(mm, file, s, bias);
 		if (err)
 			return err;
+		at = MAX(at, PAGE_ALIGN_UP(s->vaddr + s->memsz + bias));
 	}
 	return 0;
 }
@@ -345,6 +364,7 @@ static int map_interp(struct loading *l)
 	struct elf_info *info;
 	struct file *file;
 	uaddr_t base = 0;
+	bool reserved;
 	int err = 0;
 
 	if (!l->elf->interp_size)
@@ -352,7 +372,8 @@ static int map_interp(struct loading *l)
 	file = open_interp(l, &info);
 	if (IS_ERR(file))
 		return (int)PTR_ERR(file);
-	if (info->dyn) {
+	reserved = info->dyn;
+	if (reserved) {
 		long at = mm_mmap(l->mm, 0, info->high - info->low, PROT_NONE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, NULL, 0);
 
@@ -362,9 +383,8 @@ static int map_interp(struct loading *l)
 			base = (uaddr_t)at - info->low;
 	}
 	if (!err)
-		err = map_image(l->mm, file, info, base);
+		err = map_image(l->mm, file, info, base, reserved);
 	if (!err) {
-		/* Gaps between the segments stay reserved by nobody, as on Linux. */
 		l->has_interp = true;
 		l->interp_base = base;
 		l->interp_entry = base + info->entry;
@@ -386,16 +406,10 @@ static int choose_bias(struct loading *l)
 		return 0;
 	if (!(l->args->personality & ADDR_NO_RANDOMIZE))
 		offset = (random_u64() & MMAP_RANDOM_PAGES) << PAGE_SHIFT;
-	if (elf->interp_size) {
-		base = ALIGN_DOWN(ELF_ET_DYN_BASE + offset, MAX(elf->align, PAGE_SIZE));
-		if (elf->high - elf->low > USER_TOP - base)
-			return -ENOMEM;
-		l->bias = base - elf->low;
-	} else {
-		/* The dynamic linker run by hand: anywhere mmap likes, so that brk stays usable. */
-		base = ALIGN_DOWN(ELF_ET_DYN_BASE + offset, MAX(elf->align, PAGE_SIZE));
-		l->bias = base - elf->low;
-	}
+	base = ALIGN_DOWN(ELF_ET_DYN_BASE + offset, MAX(elf->align, PAGE_SIZE));
+	if (elf->high - elf->low > USER_TOP - base)
+		return -ENOMEM;
+	l->bias = base - elf->low;
 	return 0;
 }
 
@@ -407,7 +421,7 @@ static int map_binary(struct loading *l)
 
 	err = choose_bias(l);
 	if (!err)
-		err = map_image(mm, l->file, l->elf, l->bias);
+		err = map_image(mm, l->file, l->elf, l->bias, false);
 	if (err)
 		return err;
 	end = l->elf->high + l->bias;
@@ -440,7 +454,7 @@ static long strings_size(char **v, size_t limit)
 {
 	size_t total = 0;
 
-	for (; *v; v++) {
+	for (; v && *v; v++) {
 		size_t n = strlen(*v) + 1;
 
 		if (n > EXEC_MAX_STRLEN)
@@ -455,7 +469,7 @@ static long strings_size(char **v, size_t limit)
 /* Writes the strings of @v upwards from *@at, their addresses to @out. */
 static int put_strings(struct mm *mm, char **v, uaddr_t *at, uint64_t *out)
 {
-	for (; *v; v++) {
+	for (; v && *v; v++) {
 		size_t n = strlen(*v) + 1;
 
 		if (mm_copy_remote(mm, *at, *v, n, true, true) != n)
@@ -580,7 +594,7 @@ static int map_stack(struct loading *l)
 	/* mmap starts below the most the stack may grow to, between 128 MiB and 5/6 of all. */
 	gap = mm->limits.stack == RLIM_INFINITY ? 0 : mm->limits.stack;
 	gap = MIN(MAX(gap, (size_t)128 << 20), (size_t)USER_TOP / 6 * 5);
-	mm->mmap_base = PAGE_ALIGN_DOWN(top - gap - (STACK_RANDOM_PAGES << PAGE_SHIFT) / 64);
+	mm->mmap_base = PAGE_ALIGN_DOWN(top - gap);
 	if (!(l->args->personality & ADDR_NO_RANDOMIZE))
 		mm->mmap_base -= (random_u64() & MMAP_RANDOM_PAGES) << PAGE_SHIFT;
 	for (char **v = l->argv; *v; v++)
@@ -588,7 +602,10 @@ static int map_stack(struct loading *l)
 	for (char **v = l->args->envp; v && *v; v++)
 		args += strlen(*v) + 1 + sizeof(uaddr_t);
 	mm->stack_top = top;
-	args = PAGE_ALIGN_UP(args + strlen(l->args->filename) + PAGE_SIZE) + STACK_INITIAL;
+	args = PAGE_ALIGN_UP(args + strlen(l->args->filename) + PAGE_SIZE);
+	/* Room to begin with, as far as the limit allows; the strings have been checked against it. */
+	args += MIN(STACK_INITIAL, PAGE_ALIGN_DOWN(mm->limits.stack > args ? mm->limits.stack - args
+									     : 0));
 	ret = mm_mmap(mm, top - args, args, prot,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN | MAP_STACK, NULL, 0);
 	return ret < 0 ? (int)ret : 0;
@@ -644,6 +661,9 @@ int exec_load(struct platform *platform, const struct exec_args *args, struct ex
 	err = PTR_ERR_OR_ZERO(l->elf);
 	if (err)
 		goto out_file;
+	err = l->file->ops->mmap ? 0 : -ENOEXEC;
+	if (err)
+		goto out_elf;
 	l->exec_stack = l->elf->exec_stack;
 	/* For a script the bits are the interpreter's: l->file is it by now. */
 	l->cred = cred_exec(args->ctx->cred, l->file, args->no_new_privs, &l->secure);

@@ -8,6 +8,7 @@
  *   image_build.c    archive in, entry out: which kind of archive, limits, the footer's data
  *   image_archive.c  docker save and OCI archives: their members, manifests, layers in order
  *   image_layer.c    one tar into the tree, whiteouts
+ *   image_path.c     members' names, and where in the tree they lead
  *   image_input.c    bytes of a file range to libarchive: hashing, progress
  *   image_config.c   the configuration in JSON
  */
@@ -60,7 +61,10 @@ int input_init(struct input *in, int fd, uint64_t pos, uint64_t end,
 void input_fini(struct input *in);
 /* Reads what libarchive left, for the hashes. 0 or -errno. */
 int input_drain(struct input *in) __must_check;
-/* A tar reader on @in, or NULL with -errno in *@err. */
+/*
+ * A tar reader on @in, to be freed with archive_read_free. NULL: no memory. *@err is 0 or, when the
+ * archive can't be read, -errno: the reader knows why (build_read_failed).
+ */
 struct archive *input_open_tar(struct input *in, int *err);
 
 /* ---- image_build.c ---- */
@@ -79,6 +83,7 @@ struct build {
 	XXH128_hash_t hash; /* of the input */
 	struct image_config config;
 	const char *format;
+	int64_t member_mtime; /* of the member being read, for directories that it implies */
 };
 
 /* What image_build found and made. */
@@ -108,7 +113,8 @@ int build_spool(struct build *b) __must_check;
 /* ---- image_layer.c ---- */
 
 enum layer_kind {
-	LAYER_ROOTFS, /* a bare root file system; a manifest in it means it isn't one */
+	LAYER_PROBE,  /* a bare root file system, unless its members look like an archive's */
+	LAYER_ROOTFS, /* a bare root file system */
 	LAYER_LAYER,  /* a layer: whiteouts mean something, an empty one is fine */
 };
 #define LAYER_IS_ARCHIVE 1 /* not a root file system after all */
@@ -116,13 +122,20 @@ enum layer_kind {
 /* Reads the tar in @in to its end into the tree. 0, -errno, or LAYER_IS_ARCHIVE. */
 int layer_import(struct build *b, struct input *in, enum layer_kind kind,
 		 const char *what) __must_check;
+
+/*
+ * Did the tar end with its end marker? A plain one that doesn't was cut short. @pos is where its
+ * last member ended (archive_filter_bytes).
+ */
+bool layer_ended(struct archive *a, int64_t pos);
+
+/* ---- image_path.c ---- */
+
 /*
  * A member's name without "./", doubled and trailing slashes, in @out of PATH_MAX bytes ("" is the
  * root). -EINVAL with a message for an absolute one or one with "..".
  */
-int layer_clean_name(struct build *b, const char *name, char *out) __must_check;
-
-/* ---- image_path.c ---- */
+int path_clean(struct build *b, const char *name, char *out) __must_check;
 
 /*
  * Walks @path (clean) in the tree to its parent directory, following symbolic links as inside a

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* madvise(2), mlock(2) as accounting, mincore(2), msync(2). */
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -84,9 +85,31 @@ static int populate_part(struct vma *v, uaddr_t s, uaddr_t e, void *arg)
 	bool write = *(int *)arg == MADV_POPULATE_WRITE;
 	unsigned int access = write ? ACCESS_WRITE : ACCESS_READ;
 
+	int err;
+
 	if ((vma_access(v) & access) != access)
-		return -EFAULT;
-	return populate(v, s, e, access);
+		return -EINVAL;
+	err = populate(v, s, e, access);
+	for (; write && !err && s < e; s += PAGE_SIZE)
+		err = fault_resolve(v, s, access);
+	return err;
+}
+
+/* Written pages of [start, end) are there now, and the host has the memory. Held. */
+static void make_resident(struct mm *mm, uaddr_t start, uaddr_t end)
+{
+	for (struct vma *v = vma_find(mm, start); v && v->start < end; v = vma_next(v)) {
+		uaddr_t s = MAX(v->start, start), e = MIN(v->end, end);
+
+		if (vma_access(v) && !populate(v, s, e, ACCESS_READ))
+			(void)!pages_touch(mm, s, e);
+	}
+}
+
+/* What is locked can't be told to go. */
+static int refuse_locked(struct vma *v, uaddr_t s, uaddr_t e, void *arg)
+{
+	return v->flags & VMA_LOCKED ? -EINVAL : 0;
 }
 
 struct flag_change {
@@ -209,8 +232,12 @@ int mm_madvise(struct mm *mm, uaddr_t addr, size_t len, int advice)
 		err = for_each_part(mm, addr, end, dontneed, &advice);
 	else if (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE)
 		err = for_each_part(mm, addr, end, populate_part, &advice);
+	else if (advice == MADV_COLD || advice == MADV_PAGEOUT)
+		err = for_each_part(mm, addr, end, refuse_locked, NULL);
 	else
 		err = for_each_part(mm, addr, end, no_op, NULL);
+	if (!err && (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE))
+		err = pages_touch(mm, addr, end);
 	read_unlock(&mm->lock);
 	return err;
 }
@@ -229,7 +256,8 @@ static uint64_t locked_pages(struct mm *mm, uaddr_t start, uaddr_t end)
 	return pages;
 }
 
-static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool capable)
+static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool onfault,
+		      bool capable)
 {
 	struct flag_change c = {.set = lock ? VMA_LOCKED : 0, .clear = lock ? 0 : VMA_LOCKED};
 	uaddr_t end = PAGE_ALIGN_UP(addr + len);
@@ -255,6 +283,8 @@ static int lock_range(struct mm *mm, uaddr_t addr, size_t len, bool lock, bool c
 		}
 	}
 	err = for_each_part(mm, addr, end, change_flags, &c);
+	if (lock && !onfault)
+		make_resident(mm, addr, end);
 	vma_merge_around(mm, addr, end);
 out_unlock:
 	mm_write_unlock(mm);
@@ -263,12 +293,12 @@ out_unlock:
 
 int mm_mlock(struct mm *mm, uaddr_t addr, size_t len, unsigned int flags, bool capable)
 {
-	return lock_range(mm, addr, len, true, capable);
+	return lock_range(mm, addr, len, true, flags & MLOCK_ONFAULT, capable);
 }
 
 int mm_munlock(struct mm *mm, uaddr_t addr, size_t len)
 {
-	return lock_range(mm, addr, len, false, true);
+	return lock_range(mm, addr, len, false, false, true);
 }
 
 int mm_mlockall(struct mm *mm, int flags, bool capable)
@@ -296,6 +326,8 @@ int mm_mlockall(struct mm *mm, int flags, bool capable)
 				v->flags |= VMA_LOCKED;
 			vma_account(v, 1);
 		}
+		if ((flags & MCL_CURRENT) && !(flags & MCL_ONFAULT))
+			make_resident(mm, 0, USER_TOP);
 	}
 	mm_write_unlock(mm);
 	return err;
@@ -303,45 +335,70 @@ int mm_mlockall(struct mm *mm, int flags, bool capable)
 
 /* ---- mincore, msync ---- */
 
+#define MINCORE_CHUNK 512
+
+/* Are the pages of [addr, +n) there? -ENOMEM at an address where nothing is mapped. Held. */
+static int mincore_chunk(struct mm *mm, uaddr_t addr, size_t n, unsigned char *vec)
+{
+	size_t i = 0;
+	int err = 0;
+
+	memset(vec, 0, n);
+	read_lock(&mm->pt_lock);
+	while (i < n && !err) {
+		uaddr_t va = addr + i * PAGE_SIZE, stop = addr + n * PAGE_SIZE;
+		struct vma *v = vma_at(mm, va);
+		uint64_t *pte;
+
+		if (!v) {
+			err = -ENOMEM;
+			break;
+		}
+		stop = MIN(stop, v->end);
+		while ((pte = pt_next(&mm->pt, &va, stop))) {
+			gpa_t gpa = pte_read(pte) & PTE_ADDR;
+			unsigned char *here = &vec[(va - addr) >> PAGE_SHIFT];
+
+			/* Memory is mapped ahead of use: the host knows what is there. */
+			if (!phys_is_ram(gpa) || mincore(phys_ptr(gpa), PAGE_SIZE, here))
+				*here = 1;
+			*here &= 1;
+			va += PAGE_SIZE;
+		}
+		i = (stop - addr) >> PAGE_SHIFT;
+	}
+	read_unlock(&mm->pt_lock);
+	return err;
+}
+
 int mm_mincore(struct mm *mm, uaddr_t addr, size_t len, uaddr_t vec)
 {
-	size_t pages = PAGE_ALIGN_UP(len) >> PAGE_SHIFT;
-	unsigned char *buf;
-	int err = 0;
+	unsigned char chunk[MINCORE_CHUNK];
+	size_t pages;
 
 	if (addr & ~PAGE_MASK)
 		return -EINVAL;
 	if (addr > USER_TOP || len > USER_TOP - addr)
 		return -ENOMEM;
-	buf = kzalloc(MAX(pages, 1UL));
-	if (!buf)
-		return -EAGAIN;
-	read_lock(&mm->lock);
-	for (size_t i = 0; i < pages && !err; i++) {
-		uint64_t *pte, value;
+	pages = PAGE_ALIGN_UP(len) >> PAGE_SHIFT;
+	if (vec > USER_TOP || pages > USER_TOP - vec)
+		return -EFAULT;
+	while (pages) {
+		size_t n = MIN(pages, (size_t)MINCORE_CHUNK);
+		int err;
 
-		if (!vma_at(mm, addr + i * PAGE_SIZE)) {
-			err = -ENOMEM;
-			break;
-		}
-		read_lock(&mm->pt_lock);
-		pte = pt_find(&mm->pt, addr + i * PAGE_SIZE);
-		value = pte ? pte_read(pte) : 0;
-		if (PTE_USED(value)) {
-			buf[i] = 1;
-			/* Anonymous memory is mapped ahead of use: the host knows what is there. */
-			if (phys_is_ram(value & PTE_ADDR) &&
-			    mincore(phys_ptr(value & PTE_ADDR), PAGE_SIZE, &buf[i]))
-				buf[i] = 1;
-			buf[i] &= 1;
-		}
-		read_unlock(&mm->pt_lock);
+		read_lock(&mm->lock);
+		err = mincore_chunk(mm, addr, n, chunk);
+		read_unlock(&mm->lock);
+		if (err)
+			return err;
+		if (copy_to_user(&mm->um, vec, chunk, n))
+			return -EFAULT;
+		addr += n * PAGE_SIZE;
+		vec += n;
+		pages -= n;
 	}
-	read_unlock(&mm->lock);
-	if (!err && pages && copy_to_user(&mm->um, vec, buf, pages))
-		err = -EFAULT;
-	kfree(buf);
-	return err;
+	return 0;
 }
 
 static int sync_part(struct vma *v, uaddr_t s, uaddr_t e, void *arg)

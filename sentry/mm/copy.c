@@ -4,6 +4,7 @@
  * bytes are copied while it is held, so that no page goes away under the copy; a page that is
  * missing is faulted in as the application would, and the walk tried again.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "sentry/mm/internal.h"
@@ -88,96 +89,93 @@ const struct usermem_ops mm_usermem_ops = {
 /* ---- access to another's memory ---- */
 
 /*
- * A write that ignores protection (ptrace, the loader) goes to a private copy of the page; shared
- * read-only mappings refuse it. Held exclusively.
+ * The page at @addr is there, whatever its protection. Held exclusively.
  */
-static int force_writable(struct mm *mm, uaddr_t addr)
+static int force_present(struct vma *v, uaddr_t page)
 {
-	struct vma *v = vma_at(mm, addr);
-	unsigned long prot;
-	uint64_t *pte;
+	unsigned long prot = v->prot;
 	int err;
 
-	if (!v || ((v->flags & VMA_SHARED) && !(v->prot & PROT_WRITE)))
-		return -EFAULT;
-	prot = v->prot;
-	/* As if it were writable, for this one page; its entry gets its rights back below. */
-	v->prot |= PROT_READ | PROT_WRITE;
-	err = populate(v, PAGE_ALIGN_DOWN(addr), PAGE_ALIGN_DOWN(addr) + PAGE_SIZE, ACCESS_WRITE);
-	write_lock(&mm->pt_lock);
-	pte = pt_find(&mm->pt, addr);
-	if (!err && pte && (pte_read(pte) & PTE_COW)) {
-		uint64_t old = pte_read(pte);
-		gpa_t own = frame_alloc_dirty();
-
-		if (own == GPA_NONE) {
-			err = -ENOMEM;
-		} else {
-			memcpy(phys_ptr(own), phys_ptr(old & PTE_ADDR), PAGE_SIZE);
-			pte_write(pte, pte_make(own, vma_access(v)));
-			if (old & PTE_FILE) {
-				atomic_fetch_sub(&mm->nr_file_rss, 1);
-				atomic_fetch_add(&mm->nr_anon_rss, 1);
-			}
-			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
-			frame_put(old & PTE_ADDR);
-		}
-	}
+	if (vma_access(v))
+		return populate(v, page, page + PAGE_SIZE, ACCESS_READ);
+	/* As if it could be read; its entry gets its rights back at once. */
+	v->prot |= PROT_READ;
+	err = populate(v, page, page + PAGE_SIZE, ACCESS_READ);
 	v->prot = prot;
-	write_unlock(&mm->pt_lock);
+	pages_reprotect(v, page, page + PAGE_SIZE);
 	return err;
 }
 
-/* The entry at @addr back to what its vma allows. Held exclusively. */
-static void restore_rights(struct mm *mm, uaddr_t addr)
+/*
+ * A write that ignores protection (ptrace, the loader) goes to a private copy of the page, as if it
+ * were copied on write; shared mappings take it only if they can be written. Held exclusively.
+ */
+static int force_own(struct vma *v, uaddr_t page)
 {
-	struct vma *v = vma_at(mm, addr);
-	uint64_t *pte, old, next;
+	struct mm *mm = v->mm;
+	uint64_t *pte, old;
+	int err = 0;
+	gpa_t own;
 
 	write_lock(&mm->pt_lock);
-	pte = pt_find(&mm->pt, addr);
+	pte = pt_find(&mm->pt, page);
 	old = pte ? pte_read(pte) : 0;
-	if (v && PTE_USED(old) && !(old & (PTE_COW | PTE_FILE))) {
-		next = pte_make(old & PTE_ADDR, vma_access(v));
-		if (!vma_access(v))
-			next &= ~PTE_P;
-		if (next != old) {
-			pte_write(pte, next);
-			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
-		}
+	if (!PTE_USED(old)) {
+		err = -EFAULT;
+		goto out_unlock;
 	}
+	if (!(old & PTE_FILE) && frame_refs(old & PTE_ADDR) == 1)
+		goto out_unlock;
+	own = frame_alloc_dirty();
+	if (own == GPA_NONE) {
+		err = -ENOMEM;
+		goto out_unlock;
+	}
+	memcpy(phys_ptr(own), phys_ptr(old & PTE_ADDR), PAGE_SIZE);
+	pte_write(pte, pte_reprotect(v, own));
+	if (old & PTE_FILE) {
+		atomic_fetch_sub(&mm->nr_file_rss, 1);
+		atomic_fetch_add(&mm->nr_anon_rss, 1);
+	}
+	if (old & PTE_P)
+		mm->platform->type->as_invalidate(mm->as, page, PAGE_SIZE);
+	frame_put(old & PTE_ADDR);
+out_unlock:
 	write_unlock(&mm->pt_lock);
+	return err;
 }
 
 /* One page's part of a forced copy. */
 static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bool write)
 {
+	uaddr_t page = PAGE_ALIGN_DOWN(addr);
 	uint64_t *pte, value;
 	size_t done = 0;
 	struct vma *v;
+	int err;
 
 	write_lock(&mm->lock);
 	v = vma_at(mm, addr);
 	if (!v)
 		goto out_unlock;
-	if (write) {
-		if (force_writable(mm, addr))
-			goto out_unlock;
-	} else if (vma_access(v)) {
-		(void)!populate(v, PAGE_ALIGN_DOWN(addr), PAGE_ALIGN_DOWN(addr) + PAGE_SIZE,
-				ACCESS_READ);
-	}
+	if (write && (v->flags & VMA_SHARED))
+		err = v->prot & PROT_WRITE ? fault_resolve(v, addr, ACCESS_WRITE) : -EFAULT;
+	else
+		err = force_present(v, page);
+	if (!err && write && !(v->flags & VMA_SHARED))
+		err = force_own(v, page);
+	if (err)
+		goto out_unlock;
+	/* With mm->lock held exclusively nobody but a truncation can take the page away again. */
 	read_lock(&mm->pt_lock);
 	pte = pt_find(&mm->pt, addr);
 	value = pte ? pte_read(pte) : 0;
-	if (PTE_USED(value)) {
+	if (PTE_USED(value) && (!write || phys_is_ram(value & PTE_ADDR))) {
 		move_bytes(write ? MOVE_OUT : MOVE_IN,
 			   (uint8_t *)phys_ptr(value & PTE_ADDR) + (addr & ~PAGE_MASK), buf, n);
 		done = n;
 	}
 	read_unlock(&mm->pt_lock);
-	if (write)
-		restore_rights(mm, addr);
 out_unlock:
 	mm_write_unlock(mm);
 	return done;

@@ -4,6 +4,7 @@
  * write-protecting the parent makes it fault as well. So a process with few resident private pages
  * has them copied outright, its own table untouched; a large one shares them copy-on-write.
  */
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -36,40 +37,51 @@ static size_t anon_run(struct mm *mm, uaddr_t va, uaddr_t end, const uint64_t *p
 	return n;
 }
 
-/* Copies the resident ones of @n pages from @gpa to the child at @va. */
+/*
+ * Copies the resident ones of @n pages from @gpa to the child at @va. The child gets an extent for
+ * the whole run: what the parent never touched costs it no memory, and no fault later. A run that
+ * nobody touched is left to the child's own faults.
+ */
 static int copy_run(struct vma *child, uaddr_t va, gpa_t gpa, size_t n)
 {
 	unsigned char vec[RESIDENT_WINDOW];
 	struct mm *mm = child->mm;
+	size_t first = 0, last = n, i, run;
+	uint64_t *pte;
+	gpa_t own;
 
 	residency(gpa, n, vec);
-	for (size_t i = 0; i < n;) {
-		size_t run = 0;
-		uint64_t *pte;
-		gpa_t own;
-
-		if (!(vec[i] & 1)) {
-			i++;
-			continue;
-		}
-		while (i + run < n && (vec[i + run] & 1))
-			run++;
-		own = run == 1 ? frame_alloc_dirty() : frame_alloc_extent(run);
-		pte = pt_ensure(&mm->pt, va + i * PAGE_SIZE);
-		if (own == GPA_NONE || !pte) {
-			if (own != GPA_NONE)
-				frame_put_range(own, run);
-			return -ENOMEM;
-		}
-		memcpy(phys_ptr(own), phys_ptr(gpa + i * PAGE_SIZE), run * PAGE_SIZE);
-		for (size_t k = 0; k < run; k++) {
-			uint64_t e = pte_make(own + k * PAGE_SIZE, vma_access(child));
-
-			pte_write(pte + k, vma_access(child) ? e : e & ~PTE_P);
-		}
-		atomic_fetch_add(&mm->nr_anon_rss, run);
-		i += run;
+	while (first < n && !(vec[first] & 1))
+		first++;
+	if (first == n)
+		return 0;
+	if (memory_tight()) {
+		while (!(vec[last - 1] & 1))
+			last--;
+	} else {
+		first = 0;
 	}
+	pte = pt_ensure(&mm->pt, va + first * PAGE_SIZE);
+	if (!pte)
+		return -ENOMEM;
+	own = last - first == 1 ? frame_alloc_dirty() : frame_alloc_extent(last - first);
+	if (own == GPA_NONE)
+		return -ENOMEM;
+	for (i = first; i < last; i += run) {
+		run = 1;
+		if (!(vec[i] & 1))
+			continue;
+		while (i + run < last && (vec[i + run] & 1))
+			run++;
+		memcpy(phys_ptr(own + (i - first) * PAGE_SIZE), phys_ptr(gpa + i * PAGE_SIZE),
+		       run * PAGE_SIZE);
+	}
+	for (i = first; i < last; i++) {
+		uint64_t e = pte_make(own + (i - first) * PAGE_SIZE, vma_access(child));
+
+		pte_write(pte + i - first, vma_access(child) ? e : e & ~PTE_P);
+	}
+	atomic_fetch_add(&mm->nr_anon_rss, last - first);
 	return 0;
 }
 
@@ -190,7 +202,6 @@ struct mm *mm_fork(struct mm *old)
 	return mm;
 }
 
-/* Resident private anonymous pages of @mm, counted up to a little over @enough. Held. */
 size_t resident_anon(struct mm *mm, size_t enough)
 {
 	unsigned char vec[RESIDENT_WINDOW];
