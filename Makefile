@@ -131,7 +131,7 @@ check-long: ## all tests in full length
 	@$(CHECK_ENV) test/check.sh long
 check-svm: $(BUILD)/kvmsbox ## the same binary on QEMU's emulated AMD SVM
 	@tools/install-deps.sh svm
-	@$(CHECK_ENV) test/svm/run.sh
+	@$(CHECK_ENV) test/svm/check.sh
 demo: ## install what is missing, build, run commands from a BusyBox image
 	@tools/install-deps.sh build demo
 	@$(MAKE) --no-print-directory all

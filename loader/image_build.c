@@ -36,9 +36,14 @@ int image_fail(struct image_error *err, int code, const char *fmt, ...)
 
 int build_write_failed(struct build *b, int code, const char *member)
 {
+	struct erofs_stats st = {0};
+
+	if (b->writer)
+		erofs_writer_stats(b->writer, &st);
 	switch (code) {
 	case -E2BIG:
-		if (b->entries >= b->max_entries)
+		/* Directories that are only implied are inodes, too. */
+		if (b->entries >= b->max_entries || st.inodes > b->max_entries)
 			break;
 		return image_fail(b->err, code,
 				  "image %s: names, links and attributes need more than %llu MiB of "
@@ -181,7 +186,7 @@ static int start_over(struct build *b, int out_fd)
 	b->progress.done = 0;
 	if (ftruncate(out_fd, 0))
 		return build_write_failed(b, -errno, "");
-	b->writer = erofs_writer_alloc(out_fd, b->max_entries);
+	b->writer = erofs_writer_alloc(out_fd, b->max_entries + 1);
 	return b->writer ? 0 : build_write_failed(b, -ENOMEM, "");
 }
 

@@ -107,6 +107,11 @@ struct platform_type {
 	/* @fpu: arch_fpu_size() bytes, 64-byte aligned, XSAVE standard format. */
 	void (*ctx_get_fpu)(struct context *ctx, void *fpu);
 	void (*ctx_set_fpu)(struct context *ctx, const void *fpu);
+	/*
+	 * Nanoseconds spent in user code so far, from any thread. NULL: user code runs on the host
+	 * thread that calls ctx_run, whose own clock has it.
+	 */
+	uint64_t (*ctx_user_ns)(struct context *ctx);
 };
 
 /* First member of each implementation's own structures. */

@@ -248,6 +248,8 @@ long task_clone(struct task *t, const struct clone_params *p)
 		err = -ERESTARTNOINTR;
 	if (err)
 		goto out_vfork;
+	if (!(p->flags & CLONE_THREAD))
+		cpu_limit_update(child->tg);
 	task_get(child);
 	err = task_start(child);
 	if (err) {

@@ -32,7 +32,7 @@ static const int common_calls[] = {
 	SCMP_SYS(rt_sigtimedwait), SCMP_SYS(sigaltstack), SCMP_SYS(restart_syscall),
 	/* time and entropy */
 	SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
-	SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(getrandom), SCMP_SYS(adjtimex),
+	SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(getrandom), SCMP_SYS(adjtimex), SCMP_SYS(clock_adjtime),
 	SCMP_SYS(sysinfo), SCMP_SYS(getrusage), SCMP_SYS(clock_getres),
 	/* descriptors: stdio, readiness, the memory file's size */
 	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64),

@@ -37,6 +37,10 @@ void timers_exit(struct thread_group *tg);
 /* A SI_TIMER signal was taken from a queue: overrun count, re-arm. sighand->lock held. */
 void timers_signal_dequeued(struct task *t, siginfo_t *info);
 
+/* cpu_limit.c: RLIMIT_CPU. After the limit was set, and for a new process that inherits one. */
+void cpu_limit_update(struct thread_group *tg);
+void cpu_limit_exit(struct thread_group *tg);
+
 /* futex.c */
 int futex_wake_addr(struct task *t, uaddr_t addr, bool shared, int n); /* for CLEARTID */
 void futex_exit_robust(struct task *t);

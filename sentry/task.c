@@ -114,6 +114,7 @@ void thread_group_put(struct thread_group *tg)
 	if (!tg || !refcount_put(&tg->refs))
 		return;
 	timers_exit(tg);
+	cpu_limit_exit(tg);
 	sigqueue_flush(&tg->shared_pending);
 	tty_put(tg->tty);
 	pid_put(tg->pgrp);
@@ -508,8 +509,9 @@ struct task *task_find(struct kernel *k, struct pid_ns *ns, pid_t tid)
 
 void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns)
 {
-	uint64_t total, sys;
+	const struct platform_type *pt = t->kernel->platform->type;
 	struct timespec ts;
+	uint64_t host;
 	clockid_t clock;
 
 	*utime_ns = t->utime_ns;
@@ -518,8 +520,31 @@ void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns)
 	clock = (clockid_t)((~(unsigned int)t->host_tid << 3) | 6);
 	if (!t->host_tid || t->exiting || clock_gettime(clock, &ts))
 		return;
-	total = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-	sys = MIN(t->stime_ns, total);
-	*stime_ns = sys;
-	*utime_ns = total - sys;
+	host = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	if (pt->ctx_user_ns) {
+		*utime_ns = pt->ctx_user_ns(t->ctx);
+		*stime_ns = host;
+	} else {
+		/* User code and the sentry's work for it are one clock here. */
+		*utime_ns = host;
+	}
+}
+
+void thread_group_times(struct thread_group *tg, uint64_t *utime, uint64_t *stime)
+{
+	struct task *t;
+
+	mutex_lock(&tg->kernel->tasklist);
+	*utime = tg->utime_ns;
+	*stime = tg->stime_ns;
+	list_for_each_entry(t, &tg->threads, tg_node) {
+		uint64_t u, s;
+
+		if (t->exiting)
+			continue;
+		task_times(t, &u, &s);
+		*utime += u;
+		*stime += s;
+	}
+	mutex_unlock(&tg->kernel->tasklist);
 }

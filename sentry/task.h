@@ -171,6 +171,7 @@ struct thread_group {
 	uint64_t max_rss, child_max_rss;
 	struct itimer *itimers[3]; /* timers.c */
 	struct posix_timers *posix_timers;
+	struct cpu_limit *cpu_limit; /* RLIMIT_CPU is finite: cpu_limit.c */
 	uint64_t oom_score_adj_biased;
 	struct user_counts *user; /* per-uid process counter charged */
 };
@@ -240,6 +241,9 @@ struct cred *task_get_cred(struct task *t);
 struct task *task_find(struct kernel *k, struct pid_ns *ns, pid_t tid);
 /* User and system time so far, from the host's clock of its thread. */
 void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns);
+
+/* The same for all threads of a process, dead ones included. Takes tasklist. */
+void thread_group_times(struct thread_group *tg, uint64_t *utime_ns, uint64_t *stime_ns);
 
 /*
  * Sleeping (task_block.c). Order: task_block_prepare, add waiters, test the condition, task_block,

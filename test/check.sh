@@ -113,7 +113,7 @@ else
 	group kill-ptrace 600 test/kill/run.sh ptrace 20
 	kvm_group kill-kvm 600 test/kill/run.sh kvm 20
 fi
-group svm 3600 test/svm/run.sh
+group svm 3600 test/svm/check.sh
 
 echo
 printf '%-16s %6s %6s %6s %6s\n' group passed failed skipped time

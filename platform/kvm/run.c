@@ -152,8 +152,9 @@ static int broken(struct vcpu *v, const char *what)
 			  what, run->mmio.is_write ? "write" : "read", run->mmio.phys_addr);
 		break;
 	case KVM_EXIT_SHUTDOWN:
-		log_error("vCPU %d: %s: triple fault at %#llx", v->index, what,
-			  run->s.regs.regs.rip);
+		log_error("vCPU %d: %s: triple fault at %#llx, entered %s%s", v->index, what,
+			  run->s.regs.regs.rip, v->ring == RING_USER ? "in user code" : "by iretq",
+			  v->draining ? " after page-table work" : "");
 		break;
 	case KVM_EXIT_INTERNAL_ERROR:
 		log_error("vCPU %d: %s: KVM internal error %u at %#llx", v->index, what,

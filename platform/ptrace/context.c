@@ -18,6 +18,7 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
@@ -176,6 +177,27 @@ static int context_sync(struct ptrace_context *ctx, struct ptrace_as *as)
 	return err;
 }
 
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * The stub's CPU clock can't be read from another process; it shares a processor with its tracer,
+ * which sleeps meanwhile, so the time between resume and stop is close.
+ */
+uint64_t ptrace_ctx_user_ns(struct context *base)
+{
+	struct ptrace_context *ctx = to_ctx(base);
+	uint64_t since = atomic_load_explicit(&ctx->running_since, memory_order_relaxed);
+	uint64_t ns = atomic_load_explicit(&ctx->user_ns, memory_order_relaxed);
+
+	return since ? ns + (monotonic_ns() - since) : ns;
+}
+
 /*
  * Lets the stub thread run. Returns its wait status (> 0), 0 when a kick was due before it started,
  * or -errno.
@@ -186,6 +208,7 @@ static int run_once(struct ptrace_context *ctx, struct ptrace_as *as)
 	struct stub_thread *th = ctx->thread;
 	struct stub_proc *proc = th->proc;
 	int status, err, cpu;
+	uint64_t start;
 
 	for (;;) {
 		if (unlikely(ctx->sync_addr || atomic_load(&proc->nr_stale))) {
@@ -209,10 +232,14 @@ static int run_once(struct ptrace_context *ctx, struct ptrace_as *as)
 	cpu = place_enter(ctx);
 	ctx->fpu_valid = false;
 	ctx->stats.enters++;
+	start = monotonic_ns();
+	atomic_store_explicit(&ctx->running_since, start, memory_order_relaxed);
 	if (likely(!ptrace(PTRACE_SYSEMU, th->tid, NULL, NULL)))
 		status = wait_stop(ctx, th);
 	else
 		status = errno == ESRCH ? stub_wait(th->tid) : -errno;
+	atomic_store_explicit(&ctx->running_since, 0, memory_order_relaxed);
+	atomic_fetch_add_explicit(&ctx->user_ns, monotonic_ns() - start, memory_order_relaxed);
 	atomic_fetch_sub(&proc->nr_running, 1);
 	atomic_store_explicit(&ctx->target, 0, memory_order_release);
 	place_exit(p, cpu);

@@ -129,6 +129,8 @@ struct ptrace_context {
 	_Atomic int cpu; /* index into p->cpus, or -1: not placed */
 	unsigned int crowded;
 	struct context_stats stats;
+	/* Time in the stub: what is done, and since when it runs now (0: it doesn't). */
+	_Atomic uint64_t user_ns, running_since;
 };
 
 struct ptrace_as {
@@ -333,6 +335,7 @@ void ptrace_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_
 void ptrace_ctx_set_bases(struct context *base, uint64_t fs_base, uint64_t gs_base);
 void ptrace_ctx_get_fpu(struct context *base, void *fpu);
 void ptrace_ctx_set_fpu(struct context *base, const void *fpu);
+uint64_t ptrace_ctx_user_ns(struct context *base);
 
 /*
  * place.c: the host thread and its stub thread share a CPU (a ptrace stop is then one context

@@ -307,4 +307,5 @@ const struct platform_type ptrace_platform = {
 	.ctx_set_bases = ptrace_ctx_set_bases,
 	.ctx_get_fpu = ptrace_ctx_get_fpu,
 	.ctx_set_fpu = ptrace_ctx_set_fpu,
+	.ctx_user_ns = ptrace_ctx_user_ns,
 };

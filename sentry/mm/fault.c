@@ -89,6 +89,9 @@ static int break_cow(struct vma *vma, uaddr_t addr)
 		old = pte ? pte_read(pte) : 0;
 		if (!(old & PTE_P) || (old & PTE_RW) || !(old & PTE_COW))
 			continue;
+		/* An untouched page of a file goes on showing the file, but for a program's own. */
+		if (va != addr && (old & PTE_FILE) && !(vma->flags & VMA_IMAGE))
+			continue;
 		err = break_cow_one(vma, va, pte);
 		if (err && va == addr)
 			break;

@@ -12,6 +12,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/objects.h"
 #include "sentry/syscalls.h"
 
 #define ARCH_SET_GS 0x1001
@@ -167,6 +168,8 @@ static long set_limit(struct task *t, struct thread_group *tg, int which, const 
 	else
 		*l = *new;
 	mutex_unlock(&tg->limits_lock);
+	if (!ret && which == RLIMIT_CPU)
+		cpu_limit_update(tg);
 	if (!ret && which == RLIMIT_FSIZE) {
 		struct sighand *s = sighand_lock(tg);
 

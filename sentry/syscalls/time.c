@@ -20,25 +20,6 @@ static void ns_to_ts(uint64_t ns, struct timespec *ts)
 	ts->tv_nsec = (long)(ns % 1000000000);
 }
 
-static void group_times(struct thread_group *tg, uint64_t *utime, uint64_t *stime)
-{
-	struct task *t;
-
-	mutex_lock(&tg->kernel->tasklist);
-	*utime = tg->utime_ns;
-	*stime = tg->stime_ns;
-	list_for_each_entry(t, &tg->threads, tg_node) {
-		uint64_t u, s;
-
-		if (t->exiting)
-			continue;
-		task_times(t, &u, &s);
-		*utime += u;
-		*stime += s;
-	}
-	mutex_unlock(&tg->kernel->tasklist);
-}
-
 /* A CPU-time clock of another process or thread, by its clockid (clock_getcpuclockid(3)). */
 static int cpu_clock(struct task *t, clockid_t clock, struct timespec *ts)
 {
@@ -61,7 +42,7 @@ static int cpu_clock(struct task *t, clockid_t clock, struct timespec *ts)
 	if (thread)
 		task_times(other, &u, &s);
 	else
-		group_times(other->tg, &u, &s);
+		thread_group_times(other->tg, &u, &s);
 	if (other != t)
 		task_put(other);
 	ns_to_ts((clock & 3) == 1 ? u : u + s, ts);
@@ -74,7 +55,7 @@ int task_clock_gettime(struct task *t, clockid_t clock, struct timespec *ts)
 
 	switch (clock) {
 	case CLOCK_PROCESS_CPUTIME_ID:
-		group_times(t->tg, &u, &s);
+		thread_group_times(t->tg, &u, &s);
 		ns_to_ts(u + s, ts);
 		return 0;
 	case CLOCK_THREAD_CPUTIME_ID:
@@ -198,7 +179,7 @@ long sys_times(struct task *t, const uint64_t *a)
 	struct tms tms;
 	uint64_t u, s;
 
-	group_times(t->tg, &u, &s);
+	thread_group_times(t->tg, &u, &s);
 	tms.tms_utime = ticks(u);
 	tms.tms_stime = ticks(s);
 	tms.tms_cutime = ticks(t->tg->cutime_ns);
@@ -223,7 +204,7 @@ long sys_getrusage(struct task *t, const uint64_t *a)
 	memset(&ru, 0, sizeof(ru));
 	switch ((int)a[0]) {
 	case RUSAGE_SELF:
-		group_times(tg, &u, &s);
+		thread_group_times(tg, &u, &s);
 		ru.ru_nvcsw = tg->dead_ru.ru_nvcsw + (long)t->nvcsw;
 		ru.ru_nivcsw = tg->dead_ru.ru_nivcsw + (long)t->nivcsw;
 		rss = atomic_load(&t->mm->max_rss);

@@ -17,7 +17,7 @@ mem=1024
 limit=900
 cpus=1
 cache=${KVMSBOX_TEST_CACHE:-$HOME/.cache/kvmsbox-test}/svm
-marker=SVM-LANE-END
+marker=SVM-LANE
 
 skip() {
 	echo "SKIP svm lane: $1"
@@ -122,6 +122,7 @@ ip link set lo up
 for m in irqbypass kvm kvm-amd; do
 	insmod /modules/\$m.ko || echo "can't load \$m"
 done
+echo "$marker begin"
 sh /command
 echo "$marker status=\$?"
 sync
@@ -130,11 +131,11 @@ EOF
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd.gz"
 
-status=0
 timeout "$limit" "$qemu" -accel tcg,thread=multi -cpu max,svm=on -smp "$cpus" -m "$mem" \
 	-nographic -no-reboot -kernel "$vmlinuz" -initrd "$work/initrd.gz" \
 	-append "console=ttyS0 panic=-1 nokaslr mitigations=off quiet" </dev/null |
-	tr -d '\r' | tee "$work/log" | grep --line-buffered -v "^$marker" || status=$?
+	tr -d '\r' | tee "$work/log" |
+	sed -u -e "/$marker begin/,/$marker status/!d" -e "/$marker/d" || true
 
 end=$(sed -n "s/.*$marker status=\([0-9]*\).*/\1/p" "$work/log" | head -n 1)
 if [ -z "$end" ]; then

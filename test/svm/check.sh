@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The KVM platform on emulated hardware virtualization: the same kvmsbox binary and conformance
+# programs run inside the SVM lane (test/svm/run.sh), and must give the lines they give natively here.
+#
+#	test/svm/check.sh [PROGRAM…]
+#
+# Without PROGRAM: a selection that an emulated CPU gets through in minutes; SVM_ALL=1: all of them.
+. "$(dirname "$0")/../lib.sh"
+need_kvmsbox
+selection="sig_basic sig_context proc_fork mem_map mem_fork threads futex exec pipes fileio wait"
+programs=("$@")
+if [ $# -eq 0 ]; then
+	for p in $selection; do
+		[ ! -f "$ROOT/test/conform/$p.c" ] || programs+=("$p")
+	done
+	if [ -n "${SVM_ALL:-}" ]; then
+		programs=()
+		for p in "$ROOT"/test/conform/*.c; do programs+=("$(basename "$p" .c)"); done
+	fi
+fi
+busybox_tar=$("$ROOT/test/images.sh" busybox) || { fail "make the BusyBox image"; finish; }
+
+# Natively first: it says what there is to pass, and builds the programs.
+"$ROOT/test/conform/run.sh" native "${programs[@]}" >"$SCRATCH/native" 2>&1 ||
+	echo "# natively: $(tail -n 1 "$SCRATCH/native")"
+image=$SCRATCH/conform.tar
+mkdir -p "$SCRATCH/d/conform"
+for p in "${programs[@]}"; do cp "$BUILD/test/conform/$p" "$SCRATCH/d/conform/"; done
+strip "$SCRATCH"/d/conform/* 2>/dev/null
+cp "$busybox_tar" "$image"
+tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform
+cp "$KVMSBOX" "$SCRATCH/kvmsbox"
+strip --strip-debug "$SCRATCH/kvmsbox"
+
+cat >"$SCRATCH/inside.sh" <<'E'
+k="./kvmsbox exec --cache /tmp/cache"
+echo "=== doctor"
+./kvmsbox doctor --brief 2>&1
+echo "=== true"
+$k --platform=kvm conform.tar -- true 2>&1
+echo "status $?"
+echo "=== pipeline"
+$k --platform=kvm conform.tar -- sh -c 'seq 100 | grep 7 | wc -l; id -u; cat /etc/motd' 2>&1
+echo "status $?"
+for p in "$@"; do
+	echo "=== conform $p"
+	timeout 300 $k --platform=kvm -e CONFORM_SECONDS=120 conform.tar -- /conform/$p 2>/tmp/err </dev/null
+	echo "status $?"
+	head -n 3 /tmp/err
+done
+echo "=== end"
+E
+st=0
+"$ROOT/test/svm/run.sh" -m 2048 -t "${SVM_TIMEOUT:-1800}" -f "$SCRATCH/kvmsbox:/test/kvmsbox" -f "$image:/test/conform.tar" \
+	-f "$SCRATCH/inside.sh:/test/inside.sh" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
+mkdir -p "$BUILD/test"
+cp "$SCRATCH/log" "$BUILD/test/svm.log"
+if [ $st -eq 77 ]; then
+	skip "svm lane" "$(sed -n 's/^SKIP svm lane: //p' "$SCRATCH/log" | head -n 1)"
+	finish
+fi
+section() { awk -v s="=== $1" '$0 == s { on = 1; next } /^=== / { on = 0 } on' "$SCRATCH/log"; }
+if grep -q '^=== end' "$SCRATCH/log"; then pass "the emulated machine ran everything"; else fail "the emulated machine ran everything" "$(tail -n 5 "$SCRATCH/log")"; fi
+expect "true" "status 0" "$(section true)"
+expect "pipeline" "19 0 a file of the image status 0" "$(section pipeline | paste -sd' ')"
+expected=$ROOT/test/conform/expected-failures.txt
+for p in "${programs[@]}"; do
+	section "conform $p" >"$SCRATCH/got"
+	while read -r name; do
+		if grep -q "^ok $name\(:\|$\)" "$SCRATCH/got"; then
+			passed=$((passed + 1))
+		elif grep -Eq "^$p\.$name(@kvm)?[[:space:]]" "$expected" 2>/dev/null; then
+			skip "$p.$name" "expected failure"
+		else
+			fail "$p.$name" "$(grep -m1 "^\(not ok\|skip\) $name" "$SCRATCH/got" || tail -n 2 "$SCRATCH/got")"
+		fi
+	done < <(sed -n 's/^ok \([a-zA-Z0-9_]*\).*/\1/p' "$BUILD/test/conform.out/native/$p.txt")
+	echo "ok $p done: $(grep -c '^ok ' "$SCRATCH/got") lines, $(grep -m1 '^status' "$SCRATCH/got")"
+done
+finish
