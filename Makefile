@@ -99,14 +99,16 @@ UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
 UNIT_SAN   = $(filter-out $(UNIT_PLAIN),$(UNIT_ALL))
 UNIT_BINS  = $(UNIT_SAN:%=$(SANBUILD)/test/unit/%) \
 	     $(patsubst %,$(BUILD)/plain/test/unit/%,$(filter $(UNIT_PLAIN),$(UNIT_ALL)))
-UNIT_LIBS  = $(LDLIBS) $(UNIT_LIBS_$(@F))
+UNIT_LIBS  = $(LDLIBS)
+# Whole, as kvmsbox has it: system calls are found by weak references.
+UNIT_LINK  = -Wl,--whole-archive $(filter %.a,$^) -Wl,--no-whole-archive
 $(SANBUILD)/test/unit/%: $(SANBUILD)/test/unit/%.o $(SANBUILD)/libkvmsbox.a
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(UNIT_LIBS)
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $(filter-out %.a,$^) $(UNIT_LINK) $(UNIT_LIBS)
 $(BUILD)/plain/test/unit/%: test/unit/%.c $(BUILD)/libkvmsbox.a
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(UNIT_LIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(UNIT_LINK) $(UNIT_LIBS)
 unit-build: $(UNIT_BINS)
 unit-run:
 	@BUILD=$(abspath $(BUILD)) test/unit/run.sh $(UNIT_BINS)

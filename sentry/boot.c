@@ -88,7 +88,7 @@ static int read_config(struct boot *b, int fd)
 	if (blob == MAP_FAILED)
 		return fail(b, EXIT_KVMSBOX, "can't map the configuration: %s", strerror(errno));
 	close(fd);
-	if (config_parse(blob, (size_t)st.st_size, &b->config, why, sizeof(why)))
+	if (sandbox_config_parse(blob, (size_t)st.st_size, &b->config, why, sizeof(why)))
 		return fail(b, EXIT_KVMSBOX, "%s", why);
 	return 0;
 }

@@ -144,7 +144,7 @@ static int write_tree(void *fdt, size_t size, const struct config *c)
 	return fdt_finish(fdt);
 }
 
-int config_write(const struct config *c, void **blob, size_t *size)
+int sandbox_config_write(const struct config *c, void **blob, size_t *size)
 {
 	for (size_t room = 64UL << 10; room <= CONFIG_MAX_SIZE; room *= 4) {
 		void *fdt = malloc(room);
@@ -165,7 +165,7 @@ int config_write(const struct config *c, void **blob, size_t *size)
 	return -E2BIG;
 }
 
-int config_memfd(const void *blob, size_t size)
+int sandbox_config_memfd(const void *blob, size_t size)
 {
 	int fd = memfd_create("kvmsbox-dtb", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
 
@@ -370,7 +370,7 @@ static int read_tree(struct reader *r, struct config *c)
 	return 0;
 }
 
-int config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size)
+int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size)
 {
 	struct reader r = {.fdt = blob, .why = why, .why_size = why_size};
 	const char *compatible;
@@ -385,11 +385,11 @@ int config_parse(const void *blob, size_t size, struct config *c, char *why, siz
 	if (!err)
 		err = read_tree(&r, c);
 	if (err)
-		config_free(c);
+		sandbox_config_free(c);
 	return err < 0 ? -EINVAL : 0;
 }
 
-void config_free(struct config *c)
+void sandbox_config_free(struct config *c)
 {
 	free(c->args);
 	free(c->env);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sandbox's configuration: a flattened device tree on a sealed memfd, made by a front end with
- * config_write and read by the sentry with config_parse. Every property is checked; a tree from
+ * sandbox_config_write and read by the sentry with sandbox_config_parse. Every property is checked; a tree from
  * elsewhere is hostile input (test/fuzz/fuzz_dtb.c).
  *
  *	/chosen	  args, env (string lists), filename, cwd, umask, uid, gid, groups, user, hostname,
@@ -62,11 +62,11 @@ struct config {
  * Parses @size bytes of device tree. Strings point into @blob, which the caller keeps; arrays are
  * malloc'd (front-end memory: nothing of it is kernel state). 0, or -EINVAL with one line in @why.
  */
-int config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size);
-void config_free(struct config *c);
+int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size);
+void sandbox_config_free(struct config *c);
 /* Writes @c as a device tree: a malloc'd blob of *@size bytes. 0 or -errno. */
-int config_write(const struct config *c, void **blob, size_t *size);
+int sandbox_config_write(const struct config *c, void **blob, size_t *size);
 /* The same on a sealed memfd. Returns the fd or -errno. */
-int config_memfd(const void *blob, size_t size);
+int sandbox_config_memfd(const void *blob, size_t size);
 
 #endif

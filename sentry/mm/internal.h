@@ -80,8 +80,8 @@ int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access);
 int fault_resolve(struct vma *vma, uaddr_t addr, unsigned int access);
 
 /* ---- fork.c ---- */
-/* Resident private anonymous pages of @mm, counted up to a little over @enough. Held. */
-size_t resident_anon(struct mm *mm, size_t enough);
+/* Resident private pages in [start, end), counted up to a little over @enough. Held. */
+size_t resident_anon(struct mm *mm, uaddr_t start, uaddr_t end, size_t enough);
 
 /* ---- copy.c ---- */
 extern const struct usermem_ops mm_usermem_ops;

@@ -294,6 +294,7 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 			return PTR_ERR(shmem);
 		r.file = shmem;
 		r.pgoff = 0;
+		r.vflags |= VMA_SHMEM;
 	}
 	write_lock(&mm->lock);
 	ret = map_locked(mm, &r);

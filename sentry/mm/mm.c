@@ -117,7 +117,7 @@ uint64_t mm_rss(struct mm *mm)
 
 	/* What is mapped ahead of use is no memory yet: the host knows what is there. */
 	read_lock(&mm->lock);
-	rss = resident_anon(mm, SIZE_MAX) + atomic_load(&mm->nr_file_rss);
+	rss = resident_anon(mm, 0, USER_TOP, SIZE_MAX) + atomic_load(&mm->nr_file_rss);
 	read_unlock(&mm->lock);
 	max = atomic_load(&mm->max_rss);
 	while (rss > max && !atomic_compare_exchange_weak(&mm->max_rss, &max, rss))

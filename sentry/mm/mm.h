@@ -55,6 +55,7 @@ enum {
 	VMA_PINNED = 256,    /* vdso: munmap allowed, never merged */
 	VMA_IMAGE = 1024, /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
 	VMA_DENY_WRITE = 512, /* shared mapping of a file opened read-only: mprotect can't add write */
+	VMA_SHMEM = 1024,     /* shared anonymous: the file is mm_shmem_file's */
 };
 
 struct mm_limits { /* RLIMIT_AS, DATA, STACK, MEMLOCK: read from the task before the call */
@@ -102,6 +103,8 @@ static inline struct mm *mm_of(struct usermem *um)
 int mm_set_exe(struct mm *mm, struct file *file) __must_check;
 /* fork: a copy that shares pages copy-on-write (or copies few resident ones outright). */
 struct mm *mm_fork(struct mm *old);
+/* Resident private pages up to which fork copies all of them outright. */
+extern size_t mm_fork_copy_pages;
 
 /*
  * mmap(2), with arguments as there (flags MAP_*; @len not yet rounded; @file borrowed or NULL).

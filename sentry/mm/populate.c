@@ -130,7 +130,8 @@ out_rest:
 static int populate_run(struct vma *vma, uaddr_t *va, uaddr_t end)
 {
 	bool write = (vma->flags & VMA_SHARED) && (vma->prot & PROT_WRITE);
-	bool copy = vma_private_writable(vma) && vma->end - vma->start <= DATA_EAGER &&
+	bool copy = vma_private_writable(vma) && (vma->flags & VMA_IMAGE) &&
+		    vma->end - vma->start <= DATA_EAGER &&
 		    !memory_tight();
 	struct inode *inode = vma->file->inode;
 	size_t n = (end - *va) >> PAGE_SHIFT;

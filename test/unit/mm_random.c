@@ -354,6 +354,8 @@ static void check_all(void)
 static void run(uint64_t start, unsigned int steps)
 {
 	seed = start * 0x9e3779b97f4a7c15ULL + 1;
+	/* Copying forks, sharing forks, and both in one life. */
+	mm_fork_copy_pages = start % 3 == 0 ? 2048 : start % 3 == 1 ? 0 : 100;
 	memset(files, 0, sizeof(files));
 	for (unsigned int f = 0; f < NR_FILES; f++) {
 		char name[] = {'f', (char)('0' + f), 0};

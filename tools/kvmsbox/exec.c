@@ -400,13 +400,13 @@ static int boot(struct exec_options *o)
 	int fd, err;
 
 	take_stdio(&o->config);
-	err = config_write(&o->config, &blob, &size);
+	err = sandbox_config_write(&o->config, &blob, &size);
 	if (err)
 		return complain("exec: arguments and environment don't fit a device tree: %s",
 				err == -E2BIG ? "Argument list too long" : strerror(-err));
 	if (o->dump_dtb)
 		return dump_dtb(o->dump_dtb, blob, size);
-	fd = config_memfd(blob, size);
+	fd = sandbox_config_memfd(blob, size);
 	if (fd < 0)
 		return complain("exec: can't make the configuration file: %s", strerror(-fd));
 	free(blob);
