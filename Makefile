@@ -86,7 +86,7 @@ endif
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
 # shadow doesn't fit into. With make SAN=1 everything already is.
 # gcc's array-bounds check sees the sanitizers' own branches as out of bounds.
-SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds
+SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
 ifdef SAN
 SANBUILD = $(BUILD)
 else

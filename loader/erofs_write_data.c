@@ -8,6 +8,10 @@
  *   an equal contiguous file exists      its blocks are used, ours are forgotten
  *   holes, or 1/8 of the blocks known    the new blocks move together, the inode gets a table
  *   else                                 the blocks stay as they are
+ *
+ * What is a hole in the table of a file points to one block of zeroes, like any other block of
+ * zeroes: it can be mapped, and fsck.erofs 1.5 loses holes when it extracts. Only files so large
+ * that their chunks are larger than a block (4 GiB) have holes in the image.
  */
 #include "loader/erofs_write.h"
 
@@ -346,7 +350,7 @@ int erofs_data_write(struct erofs_writer *w, uint64_t pos, const void *data, siz
 
 /* ---- what becomes of the blocks ---- */
 
-#define PLACE_HOLE 0U /* block 0 is the superblock: no data lies there */
+#define INDEX_HOLES UINT32_MAX /* a block of zeroes for all the file's holes */
 
 /* The key of a file without holes: its size and its blocks. */
 static uint64_t file_key(const struct erofs_writer *w, uint32_t n)
@@ -366,32 +370,19 @@ static int find_file(struct erofs_writer *w, uint64_t key, uint32_t n, uint32_t 
 
 /*
  * Fills @place: for each of the @n blocks where its contents already lie (before the file or earlier
- * in it), PLACE_HOLE, or its own block. New contents are made known. Returns how many blocks needn't
- * be stored, or -errno.
+ * in it), or its own block. New contents are made known. Returns how many blocks needn't be stored,
+ * or -errno.
  */
 static long place_blocks(struct erofs_writer *w, uint32_t n, uint32_t *place)
 {
-	static const uint8_t zeroes[EROFS_BLKSIZ];
 	struct block_store *s = &w->store;
-	uint64_t zero_hash = XXH3_64bits(zeroes, sizeof(zeroes));
-	uint8_t buf[EROFS_BLKSIZ];
 	long saved = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t own = w->data.base + i, known = map_get(&w->blocks, s->hashes[own]);
-		int r = 0;
+		int r;
 
 		place[i] = own;
-		if (s->hashes[own] == zero_hash) {
-			r = store_read(s, own, buf, 1);
-			if (r)
-				return r;
-			if (!memcmp(buf, zeroes, sizeof(buf))) {
-				place[i] = PLACE_HOLE;
-				saved++;
-				continue;
-			}
-		}
 		if (known)
 			r = store_equal(s, known, own, 1);
 		else
@@ -443,7 +434,7 @@ static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n,
 	struct data_state *d = &w->data;
 	uint32_t count = (uint32_t)((blocks_of(d->size) + (1U << d->chunk_bits) - 1) >>
 				    d->chunk_bits);
-	uint32_t *chunks;
+	uint32_t *chunks, hole = EROFS_NULL_ADDR;
 	int err = writer_charge(w, count * sizeof(*chunks));
 
 	if (err)
@@ -453,9 +444,12 @@ static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n,
 		w->meta_bytes -= count * sizeof(*chunks);
 		return -ENOMEM;
 	}
-	memset(chunks, 0xff, count * sizeof(*chunks)); /* EROFS_NULL_ADDR */
+	if (n && d->index[n - 1] == INDEX_HOLES)
+		hole = place[--n];
+	for (uint32_t i = 0; i < count; i++)
+		chunks[i] = hole;
 	for (uint32_t i = 0; i < n; i++) {
-		if (place[i] != PLACE_HOLE && !(d->index[i] & ((1U << d->chunk_bits) - 1)))
+		if (!(d->index[i] & ((1U << d->chunk_bits) - 1)))
 			chunks[d->index[i] >> d->chunk_bits] = place[i];
 	}
 	file->file.chunks = chunks;
@@ -526,6 +520,11 @@ int erofs_data_end(struct erofs_writer *w, struct enode *file)
 		return err;
 	if (next < blocks)
 		d->gap = true;
+	if (d->gap && !d->chunk_bits) {
+		err = data_push_zero(w, INDEX_HOLES);
+		if (err)
+			return err;
+	}
 	d->open = false;
 	file->layout = EROFS_FLAT_PLAIN;
 	if (blocks)

@@ -15,10 +15,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -142,26 +140,20 @@ static int key_set_entry(struct cache_key *key, int fd)
  * Notes what was learnt about an entry. Best effort: the cache may be read-only, or another process
  * at it. @locked: the key's fd if the caller holds its lock, else -1.
  */
-static void note(struct cache *c, const char *path, const struct stat *st, struct cache_key *key,
-		 int locked)
+static void note(struct cache *c, const struct stat *st, struct cache_key *key, int locked)
 {
 	struct cache_key now;
-	char name[64];
-	int fd = locked;
+	int fd = locked < 0 ? cache_try_key(c, st) : locked;
 
-	if (fd < 0) {
-		snprintf(name, sizeof(name), "%llx-%llx.key", (unsigned long long)st->st_dev,
-			 (unsigned long long)st->st_ino);
-		fd = openat(c->dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0)
-			return;
-		if (flock(fd, LOCK_EX | LOCK_NB) || cache_read_key(c, st, &now) ||
-		    memcmp(now.hash, key->hash, sizeof(now.hash)))
-			goto out;
+	if (fd < 0)
+		return;
+	if (locked >= 0 ||
+	    (!cache_read_key(c, st, &now) && !memcmp(now.hash, key->hash, sizeof(now.hash)))) {
+		int err = cache_write_key(fd, key);
+
+		if (err)
+			log_debug("image cache %s: writing a key failed: %d", c->path, err);
 	}
-	if (cache_write_key(fd, key, path))
-		log_debug("image %s: its key can't be written", path);
-out:
 	if (locked < 0)
 		close(fd);
 }
@@ -198,14 +190,14 @@ static int open_known(struct cache *c, const char *path, const struct stat *st, 
 			return -ENOENT;
 		}
 		key.synced = 0;
-		note(c, path, st, &key, locked);
+		note(c, st, &key, locked);
 		return 0;
 	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!key.synced && now.tv_sec - entry.st_mtim.tv_sec > SETTLED_SECONDS &&
 	    !fdatasync(out->fd)) {
 		key.synced = 1;
-		note(c, path, st, &key, locked);
+		note(c, st, &key, locked);
 	}
 	return 0;
 }
@@ -216,7 +208,7 @@ static int import(struct cache *c, const char *path, int fd, const struct stat *
 {
 	struct build_result result = {0};
 	struct cache_key key = {0};
-	char temp[64], real[PATH_MAX];
+	char temp[64];
 	struct stat after;
 	int ret, tmp;
 
@@ -246,10 +238,9 @@ static int import(struct cache *c, const char *path, int fd, const struct stat *
 			   strerror(-ret));
 		goto out;
 	}
-	temp[0] = 0;
 	memcpy(key.hash, result.hash, IMAGE_HASH_LEN);
 	if (!key_set_entry(&key, out->fd))
-		note(c, realpath(path, real) ? real : path, st, &key, key_fd);
+		note(c, st, &key, key_fd);
 out:
 	if (temp[0])
 		unlinkat(c->dir, temp, 0);

@@ -40,13 +40,13 @@ static char *default_path(void)
 	return path;
 }
 
-/* mkdir -p. @created: whether the last directory is new. */
-static int make_path(const char *path, bool *created)
+/* mkdir -p. @created: how many directories are new, which are the last ones. */
+static int make_path(const char *path, unsigned int *created)
 {
 	char *copy = strdup(path), *p = copy;
 	int err = 0;
 
-	*created = false;
+	*created = 0;
 	if (!copy)
 		return -ENOMEM;
 	while (p && !err) {
@@ -54,16 +54,26 @@ static int make_path(const char *path, bool *created)
 		if (p)
 			*p = 0;
 		if (!mkdir(copy, 0700))
-			*created = true;
-		else if (errno == EEXIST || (p && (errno == EROFS || errno == EACCES)))
-			*created = false;
-		else
+			++*created;
+		else if (errno != EEXIST)
 			err = -errno;
 		if (p)
 			*p = '/';
 	}
 	free(copy);
 	return err;
+}
+
+/* Removes the last @n directories of @path as far as they are empty. */
+static void remove_path(char *path, unsigned int n)
+{
+	while (n-- && !rmdir(path)) {
+		char *slash = strrchr(path, '/');
+
+		if (!slash)
+			return;
+		*slash = 0;
+	}
 }
 
 static int cache_failed(struct image_error *err, int code, const char *path)
@@ -78,9 +88,11 @@ int cache_open(struct cache *c, const struct image_options *options, bool create
 {
 	int ret = 0;
 
-	c->created = false;
+	c->created = 0;
 	c->dir = -1;
 	c->path = options->cache_dir ? strdup(options->cache_dir) : default_path();
+	for (size_t n = c->path ? strlen(c->path) : 0; n > 1 && c->path[n - 1] == '/'; n--)
+		c->path[n - 1] = 0;
 	if (!c->path || !*c->path) {
 		free(c->path);
 		c->path = NULL;
@@ -101,6 +113,7 @@ int cache_open(struct cache *c, const struct image_options *options, bool create
 	ret = -errno;
 fail:
 	cache_failed(err, ret, c->path);
+	remove_path(c->path, c->created);
 	free(c->path);
 	c->path = NULL;
 	return ret;
@@ -110,8 +123,8 @@ void cache_close(struct cache *c, bool failed)
 {
 	if (c->dir >= 0)
 		close(c->dir);
-	if (failed && c->created)
-		rmdir(c->path);
+	if (failed)
+		remove_path(c->path, c->created);
 	free(c->path);
 	c->path = NULL;
 	c->dir = -1;
@@ -178,34 +191,24 @@ int cache_lock_key(struct cache *c, const struct stat *source)
 	}
 }
 
-static uint64_t key_check(const struct cache_key *key, const char *path)
+static uint64_t key_check(const struct cache_key *key)
 {
-	return XXH3_64bits_withSeed(path, key->path_len,
-				    XXH3_64bits(key, offsetof(struct cache_key, check)));
+	return XXH3_64bits(key, offsetof(struct cache_key, check));
 }
 
-/* Reads a key from a file of the directory, with the archive's path if @path is not NULL. */
-static int key_load(struct cache *c, const char *name, struct cache_key *key, char **path)
+/* Reads a key from a file of the directory. */
+static int key_load(struct cache *c, const char *name, struct cache_key *key)
 {
-	char buf[sizeof(*key) + PATH_MAX];
 	int fd = openat(c->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	ssize_t n;
 
 	if (fd < 0)
 		return -ENOENT;
-	n = read(fd, buf, sizeof(buf));
+	n = read(fd, key, sizeof(*key));
 	close(fd);
-	if (n < (ssize_t)sizeof(*key))
+	if (n != sizeof(*key) || memcmp(key->magic, KEY_MAGIC, sizeof(key->magic)) ||
+	    key->check != key_check(key))
 		return -ENOENT;
-	memcpy(key, buf, sizeof(*key));
-	if (memcmp(key->magic, KEY_MAGIC, sizeof(key->magic)) ||
-	    key->path_len != (size_t)n - sizeof(*key) ||
-	    key->check != key_check(key, buf + sizeof(*key)))
-		return -ENOENT;
-	if (path) {
-		*path = strndup(buf + sizeof(*key), key->path_len);
-		return *path ? 0 : -ENOMEM;
-	}
 	return 0;
 }
 
@@ -216,27 +219,39 @@ int cache_read_key(struct cache *c, const struct stat *source, struct cache_key 
 	int err;
 
 	key_name(source, name);
-	err = key_load(c, name, key, NULL);
+	err = key_load(c, name, key);
 	if (err)
 		return err;
 	stat_key_of(source, &now);
 	return memcmp(&now, &key->source, sizeof(now)) ? -ENOENT : 0;
 }
 
-int cache_write_key(int fd, struct cache_key *key, const char *path)
+int cache_write_key(int fd, struct cache_key *key)
 {
-	char buf[sizeof(*key) + PATH_MAX];
-	size_t len;
+	ssize_t n;
 
 	memcpy(key->magic, KEY_MAGIC, sizeof(key->magic));
-	key->path_len = (uint32_t)MIN(strlen(path), (size_t)PATH_MAX);
-	key->check = key_check(key, path);
-	len = sizeof(*key) + key->path_len;
-	memcpy(buf, key, sizeof(*key));
-	memcpy(buf + sizeof(*key), path, key->path_len);
-	if (pwrite(fd, buf, len, 0) != (ssize_t)len)
-		return errno ? -errno : -EIO;
-	return ftruncate(fd, (off_t)len) ? -errno : 0;
+	key->check = key_check(key);
+	n = pwrite(fd, key, sizeof(*key), 0);
+	if (n != sizeof(*key))
+		return n < 0 ? -errno : -ENOSPC;
+	return ftruncate(fd, sizeof(*key)) ? -errno : 0;
+}
+
+int cache_try_key(struct cache *c, const struct stat *source)
+{
+	char name[64];
+	int fd, err;
+
+	key_name(source, name);
+	fd = openat(c->dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
 }
 
 void cache_drop_key(struct cache *c, const struct stat *source)
@@ -551,7 +566,7 @@ static void remove_keys(struct cache *c, const char *hash)
 	while (d && (e = readdir(d))) {
 		if (!has_suffix(e->d_name, ".key"))
 			continue;
-		if (!hash || (!key_load(c, e->d_name, &key, NULL) &&
+		if (!hash || (!key_load(c, e->d_name, &key) &&
 			      !memcmp(key.hash, hash, IMAGE_HASH_LEN)))
 			remove_unlocked(c, e->d_name, false);
 	}

@@ -35,7 +35,7 @@ struct footer {
 	uint8_t input_hash[16];
 	uint64_t hashes_check;	    /* XXH3-64 */
 	uint64_t description_check; /* XXH3-64 */
-	uint8_t reserved2[8];
+	uint8_t reserved2[16];
 	uint64_t check; /* XXH3-64 of the footer before it */
 };
 _Static_assert(sizeof(struct footer) == 96, "footer is 96 bytes");

@@ -186,7 +186,7 @@ int entry_verify(int fd) __must_check;
 struct cache {
 	int dir; /* -1: there is none yet */
 	char *path;
-	bool created; /* by this process */
+	unsigned int created; /* how many of the path's last directories are this process's */
 };
 
 /* Identifies a state of a file: any change to it changes one of these. */
@@ -197,30 +197,31 @@ struct stat_key {
 
 void stat_key_of(const struct stat *st, struct stat_key *key);
 
-/* What a .key file says, without the archive's path that follows it. */
+/* A .key file. */
 struct cache_key {
 	char magic[8];
 	struct stat_key source, entry;
 	char hash[IMAGE_HASH_LEN];
 	char boot_id[40]; /* of the boot in which the entry was written or last verified */
-	uint32_t synced;  /* the entry is known to be on disk */
-	uint32_t path_len;
-	uint64_t check; /* XXH3-64 of what is above and the path */
+	uint64_t synced;  /* 1: the entry is known to be on disk */
+	uint64_t check;	  /* XXH3-64 of what is above */
 };
 
 /* @create: make the directory. Without it a missing one is dir -1. */
 int cache_open(struct cache *c, const struct image_options *options, bool create,
 	       struct image_error *err) __must_check;
-/* @failed: an import came to nothing: removes the directory if this process made it and it is empty. */
+/* @failed: an import came to nothing: removes directories that this process made, if empty. */
 void cache_close(struct cache *c, bool failed);
 /* Opens the archive's key file and locks it, waiting for another import. fd or -errno. */
 int cache_lock_key(struct cache *c, const struct stat *source) __must_check;
 /* Reads the key from its file. 0, or -ENOENT if there is none or it is not valid. */
 int cache_read_key(struct cache *c, const struct stat *source, struct cache_key *key) __must_check;
 /* Writes it to the locked @fd. */
-int cache_write_key(int fd, struct cache_key *key, const char *path) __must_check;
+int cache_write_key(int fd, struct cache_key *key) __must_check;
 /* Removes the key file behind the locked @fd. */
 void cache_drop_key(struct cache *c, const struct stat *source);
+/* Opens an existing key file and locks it if nobody else has it locked. fd or -errno. */
+int cache_try_key(struct cache *c, const struct stat *source) __must_check;
 /* An empty file for a new entry: unnamed, or with *@name set to its temporary name. fd or -errno. */
 int cache_temp(struct cache *c, char *name, size_t size) __must_check;
 /* Gives the finished temporary file its name, unless a good entry has it. */

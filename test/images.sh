@@ -101,11 +101,12 @@ make_debian() {
 	local out=$cache/debian.tar tree
 	lock debian
 	tree=$(make_tree)
-	if ! fresh "$out"; then
+	if ! fresh "$out" || [ "$(cat "$out.tree" 2>/dev/null)" != "$tree" ]; then
 		# What the host's copy and the sandbox must agree on is the tree; /dev, /proc, /sys are not.
 		tar -C "$tree" --sort=name --numeric-owner --xattrs --one-file-system \
 			--exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' -cf "$out.$$" .
 		mv "$out.$$" "$out"
+		echo "$tree" >"$out.tree"
 	fi
 	echo "$out"
 }

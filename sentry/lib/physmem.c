@@ -7,8 +7,11 @@
  * (read as zero), and from space never used before. Space is opened in chunks that double in size,
  * each announced to the listener (KVM makes a memory slot of it).
  *
- * All state is in the arena's neighbourhood: the reference counts in a fixed sparse region right
- * behind the arena, the rest in the arena.
+ * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies when
+ * both are free. What links them lies in a sparse table of its own: the frames are not resident.
+ *
+ * All state is in the arena's neighbourhood: the reference counts and links in fixed sparse regions
+ * right behind the arena, the rest in the arena.
  */
 #include "sentry/lib/physmem.h"
 
@@ -25,6 +28,7 @@
 
 #define NR_FRAMES	(PHYS_RAM_SIZE >> PAGE_SHIFT)
 #define REFS_BASE	(ARENA_BASE + ARENA_SIZE)
+#define LINKS_BASE	(REFS_BASE + NR_FRAMES * sizeof(uint32_t))
 #define RAM_BASE	0x300000000000UL /* where the memory file is mapped in the sentry */
 #define FIRST_CHUNK	(64UL << 20)
 #define EXTENT_MAX	512		/* frames: 2 MiB */
@@ -33,11 +37,12 @@
 #define FILE_USE_WINDOW (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
 
-/* A free extent that reads as zero; kept outside of the frames, which are not resident. */
-struct free_extent {
-	struct free_extent *next;
-	gpa_t gpa;
+/* Per frame: set for the first one of a free block, which reads as zero; else all zero. */
+struct free_link {
+	uint64_t next : 28, prev : 28; /* frame numbers; 0: none */
+	uint64_t size : 8;	       /* the block's order + 1 */
 };
+_Static_assert(NR_FRAMES <= 1UL << 28, "frame numbers fit");
 
 struct physmem {
 	struct mutex lock; /* LOCK_PHYSMEM */
@@ -45,7 +50,7 @@ struct physmem {
 	uint64_t limit;
 	gpa_t next;    /* never used from here on; under lock, like the rest */
 	gpa_t opened;  /* announced up to here */
-	struct free_extent *free[NR_ORDERS];
+	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
 	_Atomic uint64_t frames;
@@ -59,6 +64,7 @@ struct physmem {
 struct physmem *physmem;
 
 static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
+static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under lock */
 
 int physmem_init(size_t limit)
 {
@@ -78,7 +84,8 @@ int physmem_init(size_t limit)
 	}
 	if (mmap((void *)RAM_BASE, PHYS_RAM_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, pm->fd, 0) == MAP_FAILED ||
-	    mmap((void *)REFS_BASE, NR_FRAMES * sizeof(*refs), PROT_READ | PROT_WRITE,
+	    mmap((void *)REFS_BASE, NR_FRAMES * (sizeof(*refs) + sizeof(*links)),
+		 PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED) {
 		err = -errno;
@@ -210,22 +217,54 @@ static unsigned int order_of(size_t n)
 	return order;
 }
 
+static void block_push(struct physmem *pm, uint32_t frame, unsigned int order)
+{
+	links[frame] = (struct free_link){.next = pm->free[order], .size = order + 1};
+	if (pm->free[order])
+		links[pm->free[order]].prev = frame;
+	pm->free[order] = frame;
+}
+
+static void block_remove(struct physmem *pm, uint32_t frame)
+{
+	struct free_link *l = &links[frame];
+
+	if (l->prev)
+		links[l->prev].next = l->next;
+	else
+		pm->free[l->size - 1] = (uint32_t)l->next;
+	if (l->next)
+		links[l->next].prev = l->prev;
+	*l = (struct free_link){0};
+}
+
+/* Frees a block, together with its buddy if that is free as well, and so on. */
+static void block_free(struct physmem *pm, uint32_t frame, unsigned int order)
+{
+	while (order < NR_ORDERS - 1) {
+		uint32_t buddy = frame ^ (1u << order);
+
+		if (links[buddy].size != order + 1)
+			break;
+		block_remove(pm, buddy);
+		frame &= ~(1u << order);
+		order++;
+	}
+	block_push(pm, frame, order);
+}
+
 /* Puts [gpa, gpa+n frames), which reads as zero, on the lists in aligned power-of-two pieces. */
 static void free_extent_locked(struct physmem *pm, gpa_t gpa, size_t n)
 {
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
+
 	while (n) {
 		unsigned int order = NR_ORDERS - 1;
-		struct free_extent *e;
 
-		while ((1UL << order) > n || (gpa >> PAGE_SHIFT) & ((1UL << order) - 1))
+		while ((1UL << order) > n || frame & ((1u << order) - 1))
 			order--;
-		e = kmalloc(sizeof(*e));
-		if (!e)
-			return; /* lost until the sandbox ends; the host has the memory */
-		e->gpa = gpa;
-		e->next = pm->free[order];
-		pm->free[order] = e;
-		gpa += PAGE_SIZE << order;
+		block_free(pm, frame, order);
+		frame += 1u << order;
 		n -= 1UL << order;
 	}
 }
@@ -254,13 +293,12 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 	gpa_t gpa;
 
 	for (o = order; o < NR_ORDERS; o++) {
-		struct free_extent *e = pm->free[o];
+		uint32_t frame = pm->free[o];
 
-		if (!e)
+		if (!frame)
 			continue;
-		pm->free[o] = e->next;
-		gpa = e->gpa;
-		kfree(e);
+		block_remove(pm, frame);
+		gpa = (gpa_t)frame << PAGE_SHIFT;
 		free_extent_locked(pm, gpa + bytes, (1UL << o) - (1UL << order));
 		return gpa;
 	}

@@ -13,10 +13,11 @@ enum move { MOVE_IN, MOVE_OUT, MOVE_ZERO };
 
 static void move_bytes(enum move how, uint8_t *page, uint8_t *buf, size_t n)
 {
+	/* A file may be written from its own mapping: then both are the same frame. */
 	if (how == MOVE_IN)
-		memcpy(buf, page, n);
+		memmove(buf, page, n);
 	else if (how == MOVE_OUT)
-		memcpy(page, buf, n);
+		memmove(page, buf, n);
 	else
 		memset(page, 0, n);
 }

@@ -143,7 +143,6 @@ bad interp_loop 126 '/bad/loop' box -- /bad/loop
 bad interp_loop2 126 '/bad/loop1' box -- /bad/loop1
 bad script_nointerp 127 '/bad/script-nointerp' box -- /bad/script-nointerp
 bad elf_nointerp 127 '/bad/elf-nointerp' box -- /bad/elf-nointerp
-status exec_inside_wrong_arch 126 -- env /bad/arm
 status exec_inside_nointerp 127 -- sh -c '/bad/elf-nointerp'
 
 # --- streams
@@ -266,7 +265,7 @@ fi
 if wants strace; then
 	box "--strace=$SCRATCH/trace" -- sh -c 'cat /etc/motd; :' >"$SCRATCH/o" 2>&1 </dev/null
 	expect strace_output "a file of the image" "$(cat "$SCRATCH/o")"
-	expect_match strace_execve 'execve\("/bin/cat"' "$(grep -a execve "$SCRATCH/trace" | head -n 3)"
+	expect_match strace_execve 'execve\("[^"]+", \["cat"' "$(grep -a execve "$SCRATCH/trace" | head -n 3)"
 	expect_match strace_open 'open(at)?\(.*"/etc/motd".* = [0-9]' "$(grep -a motd "$SCRATCH/trace" | head -n 3)"
 	expect_match strace_enoent 'ENOENT' "$(box --strace -- cat /nosuch 2>&1 </dev/null)"
 	bad strace_unwritable 125 '--strace' box --strace=/no/such/dir/x -- true

@@ -131,7 +131,7 @@ EOF
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd.gz"
 
-timeout "$limit" "$qemu" -accel tcg,thread=multi -cpu max,svm=on -smp "$cpus" -m "$mem" \
+timeout "$limit" "$qemu" -accel tcg,thread=single -cpu max,svm=on -smp "$cpus" -m "$mem" \
 	-nographic -no-reboot -kernel "$vmlinuz" -initrd "$work/initrd.gz" \
 	-append "console=ttyS0 panic=-1 nokaslr mitigations=off quiet" </dev/null |
 	tr -d '\r' | tee "$work/log" |
