@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Timekeeping: every second the host's clocks are sampled together with the TSC, and the rate is set
- * so that the page meets the host's CLOCK_MONOTONIC again a second later. Monotonic time is never
- * set back; an error is steered away, as the host's own vDSO sees its clock steered.
+ * Timekeeping: every second the host's clocks are sampled together with the TSC, and the rates are
+ * set so that the page meets the host's CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW again a second later.
+ * These are never set back; an error is steered away, as the host's own vDSO sees its clock steered.
+ * CLOCK_REALTIME and CLOCK_BOOTTIME stand at a distance from CLOCK_MONOTONIC.
  */
 #include "loader/vdso.h"
 
@@ -20,7 +21,9 @@
 
 #define VDSO_MAX_PAGES 4
 #define SHIFT	       32
-#define MAX_DRIFT_NS   5000000 /* more than this off: set, don't steer */
+#define SECOND	       1000000000UL
+#define MAX_AHEAD_NS   5000000 /* the host is further ahead than this: jump, don't steer */
+#define OFFSET_STEP_NS 1000    /* smaller changes of a clock's distance are measuring noise */
 
 extern const uint8_t vdso_image_start[], vdso_image_end[];
 
@@ -28,37 +31,71 @@ static gpa_t vvar_frame, code_frames[VDSO_MAX_PAGES];
 static size_t nr_code;
 static struct vvar_data *vvar;
 
+/* A host clock and the TSC at one moment. */
 struct sample {
-	uint64_t tsc, mono, real, boot, raw;
+	uint64_t tsc, ns;
 };
+
+/* A host clock that runs by the TSC. */
+struct track {
+	clockid_t clock;
+	struct sample last;
+	uint64_t mult; /* what the page has */
+};
+
+/* What the timekeeper knows; one thread at a time. */
+static struct {
+	struct track mono, raw;
+	uint64_t real_offset, boot_offset; /* from CLOCK_MONOTONIC; wrapping */
+} keeper = {.mono.clock = CLOCK_MONOTONIC, .raw.clock = CLOCK_MONOTONIC_RAW};
 
 static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
 	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
 }
 
-/* TSC and clocks of one moment: the tightest of a few tries. */
-static void take_sample(struct sample *s)
+/* The tightest of a few tries. */
+static struct sample take_sample(clockid_t clock)
 {
 	uint64_t best = UINT64_MAX;
+	struct sample s = {0};
 
 	for (int i = 0; i < 5; i++) {
-		uint64_t before = vvar_read_tsc(), mono = clock_ns(CLOCK_MONOTONIC);
-		uint64_t after = vvar_read_tsc();
+		uint64_t before = vvar_read_tsc(), ns = clock_ns(clock), after = vvar_read_tsc();
 
 		if (after - before >= best)
 			continue;
 		best = after - before;
-		s->tsc = before + best / 2;
-		s->mono = mono;
+		s = (struct sample){before + best / 2, ns};
 	}
-	/* The other clocks run at the same rate: their distance is what counts. */
-	s->real = s->mono + (clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC));
-	s->boot = s->mono + (clock_ns(CLOCK_BOOTTIME) - clock_ns(CLOCK_MONOTONIC));
-	s->raw = s->mono + (clock_ns(CLOCK_MONOTONIC_RAW) - clock_ns(CLOCK_MONOTONIC));
+	return s;
+}
+
+/*
+ * How far @clock is from CLOCK_MONOTONIC. The two run at one rate, so the distance changes only when
+ * the clock is set or the machine slept: what is within the error of measuring leaves @old.
+ */
+static uint64_t measure_offset(clockid_t clock, uint64_t old)
+{
+	uint64_t best = UINT64_MAX, offset = old;
+	int64_t change;
+
+	for (int i = 0; i < 5; i++) {
+		uint64_t before = clock_ns(CLOCK_MONOTONIC), ns = clock_ns(clock);
+		uint64_t took = clock_ns(CLOCK_MONOTONIC) - before;
+
+		if (took >= best)
+			continue;
+		best = took;
+		offset = ns - (before + took / 2);
+	}
+	change = (int64_t)(offset - old);
+	return change > (int64_t)(OFFSET_STEP_NS + best) || change < -(int64_t)(OFFSET_STEP_NS + best)
+		       ? offset
+		       : old;
 }
 
 /* The TSC's frequency in kHz by CPUID, 0 if the CPU doesn't say. */
@@ -84,13 +121,12 @@ static uint64_t tsc_khz_cpuid(void)
 /* By watching the clock for two milliseconds: only where nothing tells. */
 static uint64_t tsc_khz_measured(void)
 {
-	struct sample a, b;
+	struct sample a = take_sample(CLOCK_MONOTONIC), b;
 
-	take_sample(&a);
 	do {
-		take_sample(&b);
-	} while (b.mono - a.mono < 2000000);
-	return (b.tsc - a.tsc) * 1000000 / (b.mono - a.mono);
+		b = take_sample(CLOCK_MONOTONIC);
+	} while (b.ns - a.ns < 2000000);
+	return (b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
 }
 
 static bool host_uses_tsc(void)
@@ -115,27 +151,46 @@ static bool host_uses_tsc(void)
 	return (d & 1 << 8) || !strcmp(name, "tsc");
 }
 
-static void publish(const struct sample *s, uint64_t mult)
+static uint64_t ticks_to_ns(uint64_t ticks, uint64_t mult)
 {
-	uint32_t seq = vvar->seq;
+	return (uint64_t)((unsigned __int128)ticks * mult >> SHIFT);
+}
 
-	__atomic_store_n(&vvar->seq, seq + 1, __ATOMIC_RELAXED);
+static void write_begin(void)
+{
+	__atomic_store_n(&vvar->seq, vvar->seq + 1, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	vvar->base_tsc = s->tsc;
-	vvar->mult = mult;
-	vvar->shift = SHIFT;
-	vvar->mono_ns = s->mono;
-	vvar->real_ns = s->real;
-	vvar->boot_ns = s->boot;
-	vvar->raw_ns = s->raw;
-	vvar->usable = 1;
-	__atomic_store_n(&vvar->seq, seq + 2, __ATOMIC_RELEASE);
+}
+
+static void write_end(void)
+{
+	__atomic_store_n(&vvar->seq, vvar->seq + 1, __ATOMIC_RELEASE);
+}
+
+/*
+ * Gives the page new rates and adds @jump and @raw_jump. It starts from what the page itself says
+ * at this very moment, with all readers held off, so that nobody sees time go back.
+ */
+static void publish(uint64_t jump, uint64_t raw_jump)
+{
+	uint64_t tsc, delta;
+
+	write_begin();
+	tsc = vvar_read_tsc();
+	delta = tsc > vvar->base_tsc ? tsc - vvar->base_tsc : 0;
+	vvar->mono_ns += ticks_to_ns(delta, vvar->mult) + jump;
+	vvar->raw_ns += ticks_to_ns(delta, vvar->raw_mult) + raw_jump;
+	vvar->real_ns = vvar->mono_ns + keeper.real_offset;
+	vvar->boot_ns = vvar->mono_ns + keeper.boot_offset;
+	vvar->base_tsc += delta;
+	vvar->mult = keeper.mono.mult;
+	vvar->raw_mult = keeper.raw.mult;
+	write_end();
 }
 
 int vdso_init(void)
 {
 	size_t size = (size_t)(vdso_image_end - vdso_image_start);
-	struct sample s;
 	uint64_t khz;
 
 	nr_code = PAGE_ALIGN_UP(size) >> PAGE_SHIFT;
@@ -157,53 +212,74 @@ int vdso_init(void)
 	khz = tsc_khz_cpuid();
 	if (!khz)
 		khz = tsc_khz_measured();
-	take_sample(&s);
-	publish(&s, (1000000ULL << SHIFT) / khz);
+	keeper.mono.mult = keeper.raw.mult = (1000000ULL << SHIFT) / khz;
+	keeper.raw.last = take_sample(CLOCK_MONOTONIC_RAW);
+	keeper.mono.last = take_sample(CLOCK_MONOTONIC);
+	keeper.real_offset = measure_offset(CLOCK_REALTIME, 0);
+	keeper.boot_offset = measure_offset(CLOCK_BOOTTIME, 0);
+	write_begin();
+	vvar->shift = SHIFT;
+	vvar->base_tsc = keeper.mono.last.tsc;
+	vvar->mult = vvar->raw_mult = keeper.mono.mult;
+	vvar->mono_ns = keeper.mono.last.ns;
+	vvar->raw_ns = keeper.raw.last.ns +
+		       ticks_to_ns(keeper.mono.last.tsc - keeper.raw.last.tsc, keeper.raw.mult);
+	vvar->real_ns = vvar->mono_ns + keeper.real_offset;
+	vvar->boot_ns = vvar->mono_ns + keeper.boot_offset;
+	vvar->usable = 1;
+	write_end();
 	return 0;
 }
 
-/* One step: where the page stands against the host, and the rate that makes them meet. */
-static void steer(struct sample *last)
+/*
+ * One step of a clock: its true rate since the last one, bent so that the page, which says
+ * @base_ns at its base, meets the host again after @horizon nanoseconds. Returns how far to jump ahead.
+ */
+static uint64_t track_step(struct track *t, uint64_t base_ns, uint64_t horizon)
 {
-	uint64_t mono_now, interval, target, mult;
-	struct sample s;
-	int64_t error;
+	struct sample s = take_sample(t->clock);
+	uint64_t ticks = s.tsc - t->last.tsc, mult, jump = 0;
+	int64_t error, most = (int64_t)horizon / 100;
 
-	take_sample(&s);
-	/* What the page says at this TSC. */
-	mono_now = vvar->mono_ns + (uint64_t)((unsigned __int128)(s.tsc - vvar->base_tsc) *
-						      vvar->mult >> vvar->shift);
-	interval = s.tsc - last->tsc;
-	if (interval < 1000000)
-		return;
-	error = (int64_t)(s.mono - mono_now);
-	/* The true rate over the last interval, bent so that the error is gone in one second. */
-	mult = (uint64_t)(((unsigned __int128)(s.mono - last->mono) << SHIFT) / interval);
-	*last = s;
-	if (error > -MAX_DRIFT_NS && error < MAX_DRIFT_NS) {
-		target = 1000000000;
-		mult = (uint64_t)((unsigned __int128)mult * (uint64_t)((int64_t)target + error) /
-				  target);
-		/* Continuous: all clocks go on from what the page said. */
-		s.real -= s.mono - mono_now;
-		s.boot -= s.mono - mono_now;
-		s.raw -= s.mono - mono_now;
-		s.mono = mono_now;
-	} else if (error < 0) {
-		s.mono = mono_now;
+	if (ticks < 1000000 || s.ns <= t->last.ns)
+		return 0;
+	mult = (uint64_t)(((unsigned __int128)(s.ns - t->last.ns) << SHIFT) / ticks);
+	error = (int64_t)(s.ns - (base_ns + ticks_to_ns(s.tsc - vvar->base_tsc, t->mult)));
+	if (error > MAX_AHEAD_NS) {
+		jump = (uint64_t)error;
+		error = 0;
 	}
-	publish(&s, mult);
+	/* Never more than a percent: who measures intervals shall not notice. */
+	error = MIN(MAX(error, -most), most);
+	t->mult = (uint64_t)((unsigned __int128)mult * (uint64_t)((int64_t)horizon + error) / horizon);
+	t->last = s;
+	return jump;
+}
+
+/* @horizon: nanoseconds until the next step. */
+static void steer(uint64_t horizon)
+{
+	uint64_t jump = track_step(&keeper.mono, vvar->mono_ns, horizon);
+	uint64_t raw_jump = track_step(&keeper.raw, vvar->raw_ns, horizon);
+
+	keeper.real_offset = measure_offset(CLOCK_REALTIME, keeper.real_offset);
+	keeper.boot_offset = measure_offset(CLOCK_BOOTTIME, keeper.boot_offset);
+	publish(jump, raw_jump);
 }
 
 static void *timekeeper(void *unused)
 {
-	struct timespec second = {.tv_sec = 1};
-	struct sample last;
+	/* Soon at first: the CPU's word for its frequency is only roughly that of the clock. */
+	uint64_t wait = SECOND / 100, next;
 
-	take_sample(&last);
-	for (;;) {
-		nanosleep(&second, NULL);
-		steer(&last);
+	(void)unused;
+	for (;; wait = next) {
+		struct timespec ts = {.tv_sec = (time_t)(wait / SECOND),
+				      .tv_nsec = (long)(wait % SECOND)};
+
+		nanosleep(&ts, NULL);
+		next = MIN(wait * 10, SECOND);
+		steer(next);
 	}
 	return NULL;
 }

@@ -40,6 +40,7 @@ struct pipe {
 	unsigned int nslots, head, tail;
 	unsigned int readers, writers, r_counter, w_counter;
 	unsigned int files; /* under the inode's lock */
+	bool unnamed; /* made by pipe(2): opening it again through /proc never waits; const */
 	uint8_t *spare[PIPE_SPARES];
 };
 
@@ -380,6 +381,7 @@ int pipe_create(struct task *t, unsigned int flags, struct file **rd, struct fil
 		return (int)PTR_ERR(r);
 	}
 	p->readers = p->files = p->r_counter = p->w_counter = 1;
+	p->unnamed = true;
 	r->inode->fifo = p;
 	w = file_alloc(&r->path, &pipe_ops, O_WRONLY | flags, cred);
 	if (!w) {
@@ -445,7 +447,7 @@ int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file)
 	file->private = p;
 	file->pos = 0;
 	mutex_lock(&p->lock);
-	if (file->writable && !file->readable && nonblock && !p->readers) {
+	if (file->writable && !file->readable && nonblock && !p->readers && !p->unnamed) {
 		/* pipe_release undoes the count. */
 		p->writers++;
 		mutex_unlock(&p->lock);
@@ -466,7 +468,7 @@ int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file)
 	}
 	mutex_unlock(&p->lock);
 	waitq_wake(&p->wq, PIPE_ALL_EVENTS);
-	if (!nonblock && !(file->readable && file->writable)) {
+	if (!nonblock && !p->unnamed && !(file->readable && file->writable)) {
 		if (!fifo_other_side(&fw))
 			err = ctx->wait ? ctx->wait(ctx, &p->wq, PIPE_ALL_EVENTS, fifo_other_side,
 						    &fw)

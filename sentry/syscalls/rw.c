@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/err.h"
+#include "sentry/socket.h"
 #include "sentry/syscalls/fileio.h"
 
 #ifndef RWF_NOAPPEND
@@ -57,6 +58,20 @@ static void op_init(struct rw_op *op, struct task *t, struct file *file, struct 
 	op->it = it;
 }
 
+/* Waits until @once makes progress; SO_RCVTIMEO and SO_SNDTIMEO limit that, and then it is no restart. */
+static ssize_t wait_for(struct task *t, struct rw_op *op, bool write, long (*once)(void *arg))
+{
+	uint32_t events = write ? EPOLLOUT | EPOLLWRNORM : EPOLLIN | EPOLLRDNORM;
+	struct file *file = op->io.file;
+	struct sock *sk = sock_of(file);
+	struct timespec deadline;
+	bool timed = sk && sock_deadline(sk, write, &deadline);
+	ssize_t n = task_retry(t, file_pollq(file), events | EPOLLHUP | EPOLLERR, false,
+			       timed ? &deadline : NULL, once, op);
+
+	return n == -ERESTARTSYS && timed ? -EINTR : n;
+}
+
 ssize_t fileio_read(struct task *t, struct file *file, struct iov_iter *to, uint64_t *pos,
 		    unsigned int flags)
 {
@@ -66,8 +81,7 @@ ssize_t fileio_read(struct task *t, struct file *file, struct iov_iter *to, uint
 	op_init(&op, t, file, to, pos, flags);
 	n = read_once(&op);
 	if (n == -EAGAIN && !(op.io.flags & IOCB_NONBLOCK))
-		n = task_retry(t, file_pollq(file), EPOLLIN | EPOLLRDNORM | EPOLLHUP | EPOLLERR,
-			       false, NULL, read_once, &op);
+		n = wait_for(t, &op, false, read_once);
 	if (pos)
 		*pos = op.io.pos;
 	return n;
@@ -84,9 +98,7 @@ ssize_t fileio_write(struct task *t, struct file *file, struct iov_iter *from, u
 	for (;;) {
 		n = write_once(&op);
 		if (n == -EAGAIN && !(op.io.flags & IOCB_NONBLOCK))
-			n = task_retry(t, file_pollq(file),
-				       EPOLLOUT | EPOLLWRNORM | EPOLLHUP | EPOLLERR, false, NULL,
-				       write_once, &op);
+			n = wait_for(t, &op, true, write_once);
 		if (n <= 0)
 			break;
 		done += n;

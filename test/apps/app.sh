@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the application tests share: `box CMD…` runs a command in the Debian image on $PLATFORM.
 #
+# One command may take BOX_LIMIT seconds (60).
+#
 # Every script is called with the platform: native (the same tree under chroot, writes going to a
 # memory overlay: the proof that the test itself is right), ptrace or kvm. Its header may hold the lines
 # "# timeout: SECONDS" and "# long" (only when named, or in the long selection).
@@ -37,7 +39,7 @@ else
 	need_kvmsbox
 	IMAGE=$("$ROOT/test/images.sh" debian) || { fail "make the Debian image"; finish; }
 	box() {
-		"$KVMSBOX" exec --platform="$PLATFORM" --cache "$TEST_CACHE/cache" \
+		timeout --foreground -k 5 "${BOX_LIMIT:-60}" "$KVMSBOX" exec --platform="$PLATFORM" --cache "$TEST_CACHE/cache" \
 			${BOX_OPTS[@]+"${BOX_OPTS[@]}"} "$IMAGE" -- "$@"
 	}
 fi

@@ -32,7 +32,7 @@ if out=$(python3 "$HERE/terminal.py" 'expect:ready> ' 'send:sleep 100\r' 'wait:0
 	'expect:status=130' 'send:cat\r' 'wait:0.5' 'send:abc\x7fd\r' 'expect:\nabd\r\n' 'send:\x04' 'expect:ready> ' \
 	'send:stty size\r' 'expect:31 97' 'resize:40x111' 'send:stty size\r' 'expect:40 111' \
 	'send:exit 5\r' 'status:5' -- \
-	"$(declare -f box); $(declare -p KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null); box bash --norc --noprofile -i" 2>&1); then
+	"$(declare -f box); $(declare -p BOX_LIMIT KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null); box bash --norc --noprofile -i" 2>&1); then
 	pass terminal_job_control
 else
 	fail terminal_job_control "$out"

@@ -3,12 +3,13 @@
 # python3 -m test of what leans on the kernel. Tests that python-expected.txt lists count as skipped.
 # timeout: 7200
 # long
+BOX_LIMIT=1500
 . "$(dirname "$0")/app.sh"
 expected=$HERE/python-expected.txt
 
 for module in ${PYTHON_SUITE:-test_os test_subprocess test_threading test_signal test_mmap}; do
 	log=$SCRATCH/$module
-	timeout -k 10 1500 bash -c "$(declare -f box); $(declare -p KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null)"'
+	timeout -k 10 1500 bash -c "$(declare -f box); $(declare -p BOX_LIMIT KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null)"'
 		box env HOME=/tmp LC_ALL=C.UTF-8 python3 -m test --timeout 300 -v "$1"' sh "$module" >"$log" 2>&1 </dev/null
 	st=$?
 	ok=$(grep -ac ' \.\.\. ok$' "$log")

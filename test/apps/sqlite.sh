@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # sqlite3: 100,000 rows with a rollback journal and with a write-ahead log, then checked and rolled back.
 # timeout: 300
+BOX_LIMIT=200
 . "$(dirname "$0")/app.sh"
 for mode in delete wal; do
 	app "load_$mode" "$mode

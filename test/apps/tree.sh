@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The whole tree: names, contents and attributes are the host's copy's.
 # timeout: 300
+BOX_LIMIT=200
 . "$(dirname "$0")/app.sh"
 tree=$("$ROOT/test/images.sh" debian-tree) || { fail "the Debian tree"; finish; }
 

@@ -4,7 +4,7 @@
 # timeout: 90
 . "$(dirname "$0")/app.sh"
 BOX_OPTS=(--tty --env=TERM=xterm)
-decl="$(declare -f box); $(declare -p KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null)"
+decl="$(declare -f box); $(declare -p BOX_LIMIT KVMSBOX PLATFORM TEST_CACHE BOX_OPTS IMAGE TREE 2>/dev/null)"
 drive() {
 	local name=$1 out
 	shift

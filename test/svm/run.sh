@@ -15,7 +15,7 @@ set -eu
 
 mem=1024
 limit=900
-cpus=1
+cpus=2
 cache=${KVMSBOX_TEST_CACHE:-$HOME/.cache/kvmsbox-test}/svm
 marker=SVM-LANE
 
@@ -131,6 +131,8 @@ EOF
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd.gz"
 
+# One thread for all emulated CPUs: with one each, QEMU 7.2 loses guests (triple faults, a machine that
+# hangs) once several of its CPUs are in SVM guests.
 timeout "$limit" "$qemu" -accel tcg,thread=single -cpu max,svm=on -smp "$cpus" -m "$mem" \
 	-nographic -no-reboot -kernel "$vmlinuz" -initrd "$work/initrd.gz" \
 	-append "console=ttyS0 panic=-1 nokaslr mitigations=off quiet" </dev/null |

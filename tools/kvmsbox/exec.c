@@ -389,7 +389,7 @@ static int dump_dtb(const char *path, const void *blob, size_t size)
 static void take_stdio(struct config *c)
 {
 	for (int i = 0; i < 3; i++)
-		c->stdio[i] = fcntl(i, F_DUPFD_CLOEXEC, 10);
+		c->stdio[i] = stdio_was_closed[i] ? -1 : fcntl(i, F_DUPFD_CLOEXEC, 10);
 }
 
 static int boot(struct exec_options *o)

@@ -10,6 +10,9 @@
 
 #define KVMSBOX_VERSION "0.1.0"
 
+/* Which of descriptors 0 to 2 the caller had closed: they are /dev/null here. */
+extern bool stdio_was_closed[3];
+
 /* Each parses argv[1…] (argv[0] is its own name) and returns the exit status. */
 int cmd_exec(int argc, char **argv);
 int cmd_image(int argc, char **argv);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kvmsbox: picks the subcommand. */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,8 +68,26 @@ static void usage(FILE *out)
 	fprintf(out, "\nkvmsbox COMMAND --help tells more; the manual is kvmsbox(1).\n");
 }
 
+bool stdio_was_closed[3];
+
+/*
+ * A descriptor among 0 to 2 that the caller closed would be given to the next file opened, and pass
+ * for the program's stdio. /dev/null keeps the place.
+ */
+static void keep_stdio_places(void)
+{
+	for (int i = 0; i < 3; i++) {
+		if (fcntl(i, F_GETFD) >= 0)
+			continue;
+		stdio_was_closed[i] = true;
+		if (open("/dev/null", O_RDWR) < 0)
+			return;
+	}
+}
+
 int main(int argc, char **argv)
 {
+	keep_stdio_places();
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_KVMSBOX;

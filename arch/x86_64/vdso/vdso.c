@@ -73,6 +73,36 @@ long __vdso_getcpu(unsigned int *cpu, unsigned int *node, void *unused)
 
 long __vdso_clock_getres(clockid_t clock, struct timespec *ts)
 {
-	return call2(229, clock, (long)ts);
+	long ns;
+
+	switch (clock) {
+	case CLOCK_REALTIME:
+	case CLOCK_MONOTONIC:
+	case CLOCK_MONOTONIC_RAW:
+	case CLOCK_BOOTTIME:
+		ns = 1;
+		break;
+	case CLOCK_REALTIME_COARSE:
+	case CLOCK_MONOTONIC_COARSE:
+		ns = 4000000;
+		break;
+	default:
+		return call2(229, clock, (long)ts);
+	}
+	if (ts) {
+		ts->tv_sec = 0;
+		ts->tv_nsec = ns;
+	}
+	return 0;
 }
+
+/* The names without a prefix, as Linux has them. */
+#define ALIAS(name)                                                                                \
+	extern __typeof__(__vdso_##name) vdso_##name##_alias __asm__(#name)                        \
+		__attribute__((weak, alias("__vdso_" #name)))
+ALIAS(clock_gettime);
+ALIAS(gettimeofday);
+ALIAS(time);
+ALIAS(getcpu);
+ALIAS(clock_getres);
 

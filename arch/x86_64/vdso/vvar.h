@@ -21,6 +21,7 @@ struct vvar_data {
 	uint32_t pad;
 	/* Nanoseconds at base_tsc. */
 	uint64_t mono_ns, boot_ns, raw_ns, real_ns;
+	uint64_t raw_mult; /* CLOCK_MONOTONIC_RAW is not steered: it has its own rate */
 };
 
 static inline uint64_t vvar_read_tsc(void)
@@ -35,7 +36,7 @@ static inline uint64_t vvar_read_tsc(void)
 /* Nanoseconds of @clock (CLOCK_*) by @d; 0: not by this page. */
 static inline uint64_t vvar_clock_ns(const volatile struct vvar_data *d, int clock)
 {
-	uint64_t base, delta, tsc, ns = 0;
+	uint64_t base, delta, mult, tsc, ns = 0;
 	uint32_t seq;
 
 	do {
@@ -46,6 +47,7 @@ static inline uint64_t vvar_clock_ns(const volatile struct vvar_data *d, int clo
 			__asm__ volatile("pause");
 			continue;
 		}
+		mult = d->mult;
 		switch (clock) {
 		case 0: /* CLOCK_REALTIME */
 		case 5: /* CLOCK_REALTIME_COARSE */
@@ -57,6 +59,7 @@ static inline uint64_t vvar_clock_ns(const volatile struct vvar_data *d, int clo
 			break;
 		case 4: /* CLOCK_MONOTONIC_RAW */
 			base = d->raw_ns;
+			mult = d->raw_mult;
 			break;
 		case 7: /* CLOCK_BOOTTIME */
 			base = d->boot_ns;
@@ -66,7 +69,7 @@ static inline uint64_t vvar_clock_ns(const volatile struct vvar_data *d, int clo
 		}
 		tsc = vvar_read_tsc();
 		delta = tsc > d->base_tsc ? tsc - d->base_tsc : 0;
-		ns = base + (uint64_t)((unsigned __int128)delta * d->mult >> d->shift);
+		ns = base + (uint64_t)((unsigned __int128)delta * mult >> d->shift);
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	} while (__atomic_load_n(&d->seq, __ATOMIC_RELAXED) != seq || (seq & 1));
 	return ns;
