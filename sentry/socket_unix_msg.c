@@ -393,8 +393,6 @@ static ssize_t recv_dgram(struct unix_sock *u, struct sock_msg *msg)
 	if (ret >= 0) {
 		if (b->len > want)
 			msg->out_flags |= MSG_TRUNC;
-		if (u->sk.type == SOCK_SEQPACKET)
-			msg->out_flags |= MSG_EOR;
 		if (msg->flags & MSG_TRUNC)
 			ret = (ssize_t)b->len;
 		if (take_scm(b, msg, &detach))

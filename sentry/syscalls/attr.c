@@ -345,6 +345,11 @@ long sys_sync_file_range(struct task *t, const uint64_t *a)
 {
 	long ret;
 
+	struct file *file = fd_get(t->files, (int)a[0]);
+
+	if (!file)
+		return -EBADF;
+	file_put(file);
 	if ((unsigned int)a[3] & ~7u)
 		return -EINVAL;
 	ret = check_hint(t, (int)a[0], (int64_t)a[1], (int64_t)a[2]);
