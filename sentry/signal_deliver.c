@@ -114,13 +114,14 @@ static void stop_take_part(struct task *t)
 		return;
 	}
 	last = stop_arrive_locked(tg);
-	atomic_store(&t->state, TASK_STOPPED);
 	for (;;) {
 		task_block_prepare(t);
 		mutex_unlock(&s->lock);
 		if (last)
 			stop_notify(tg);
 		last = false;
+		/* Who sees the state T in /proc finds SIGCHLD sent. */
+		atomic_store(&t->state, TASK_STOPPED);
 		task_wait_wake(t);
 		s = sighand_lock(tg);
 		if (tg->stop == STOP_NONE || tg->group_exit || atomic_load(&t->killed))

@@ -38,6 +38,8 @@ static void handle_trap(struct task *t, const struct trap *trap)
 	switch (trap->kind) {
 	case TRAP_SYSCALL:
 		syscall_dispatch(t);
+		if (atomic_load_explicit(&t->mm->oom, memory_order_relaxed))
+			out_of_memory(t);
 		break;
 	case TRAP_FAULT:
 		memset(&info, 0, sizeof(info));

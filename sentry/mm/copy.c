@@ -45,10 +45,25 @@ static size_t move_mapped(struct mm *mm, enum move how, uaddr_t addr, uint8_t *b
 	return done;
 }
 
+/*
+ * Faults @addr in for a copy. A bad address is the caller's EFAULT; the memory limit isn't, the
+ * task that runs into it is killed on its way out of the call (mm->oom).
+ */
+static bool fault_for_copy(struct mm *mm, uaddr_t addr, unsigned int access)
+{
+	siginfo_t info;
+	int err;
+
+	memset(&info, 0, sizeof(info));
+	err = mm_fault(mm, addr, access, &info);
+	if (err == -ENOMEM)
+		atomic_store(&mm->oom, true);
+	return !err;
+}
+
 static size_t move_user(struct mm *mm, enum move how, uaddr_t addr, uint8_t *buf, size_t len)
 {
 	unsigned int access = how == MOVE_IN ? ACCESS_READ : ACCESS_WRITE;
-	siginfo_t info;
 	size_t done = 0;
 
 	if (addr >= USER_TOP)
@@ -60,8 +75,7 @@ static size_t move_user(struct mm *mm, enum move how, uaddr_t addr, uint8_t *buf
 		read_unlock(&mm->pt_lock);
 		if (done == len)
 			return done;
-		memset(&info, 0, sizeof(info));
-		if (mm_fault(mm, addr + done, access, &info))
+		if (!fault_for_copy(mm, addr + done, access))
 			return done;
 	}
 }
@@ -214,7 +228,6 @@ size_t mm_copy_remote(struct mm *mm, uaddr_t addr, void *buf, size_t len, bool w
 static uint32_t *word_get(struct mm *mm, uaddr_t addr, unsigned int access)
 {
 	uint64_t need = access & ACCESS_WRITE ? PTE_P | PTE_RW : PTE_P;
-	siginfo_t info;
 
 	if ((addr & 3) || addr >= USER_TOP)
 		return NULL;
@@ -228,8 +241,7 @@ static uint32_t *word_get(struct mm *mm, uaddr_t addr, unsigned int access)
 			return (uint32_t *)(void *)((uint8_t *)phys_ptr(value & PTE_ADDR) +
 						    (addr & ~PAGE_MASK));
 		read_unlock(&mm->pt_lock);
-		memset(&info, 0, sizeof(info));
-		if (mm_fault(mm, addr, access, &info))
+		if (!fault_for_copy(mm, addr, access))
 			return NULL;
 	}
 }

@@ -53,9 +53,9 @@ enum {
 	VMA_DONTDUMP = 64,
 	VMA_STACK = 128,
 	VMA_PINNED = 256,    /* vdso: munmap allowed, never merged */
-	VMA_IMAGE = 1024, /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
 	VMA_DENY_WRITE = 512, /* shared mapping of a file opened read-only: mprotect can't add write */
 	VMA_SHMEM = 1024,     /* shared anonymous: the file is mm_shmem_file's */
+	VMA_IMAGE = 2048,     /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
 };
 
 struct mm_limits { /* RLIMIT_AS, DATA, STACK, MEMLOCK: read from the task before the call */
@@ -88,6 +88,7 @@ struct mm {
 	_Atomic uint64_t nr_file_rss, nr_anon_rss, max_rss; /* mapped pages, roughly */
 	_Atomic uint64_t min_flt, maj_flt;
 	_Atomic uint64_t membarrier;
+	_Atomic bool oom; /* a system call's copy met the memory limit: its caller is killed */
 };
 
 /* An empty address space with one user. ERR_PTR(-ENOMEM). */

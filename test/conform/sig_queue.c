@@ -355,6 +355,8 @@ TEST(proc_status_masks)
 {
 	char buf[4096];
 
+	for (int sig = 1; sig <= SIGRTMAX; sig++)
+		signal(sig, SIG_DFL);
 	block_range(SIGUSR2, SIGUSR2);
 	signal(SIGHUP, SIG_IGN);
 	on_siginfo(SIGUSR1, on_value, 0);
