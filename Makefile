@@ -14,7 +14,11 @@ CPPFLAGS += -I. -Iarch/$(ARCH) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -pthread -fno-pie
 LDFLAGS += -no-pie -pthread
-LDLIBS = -Wl,--as-needed -larchive -lxxhash -lfdt -lseccomp -ljansson -lcrypto
+# What every start needs is linked in; what only an import needs is loaded by it (loader/lazy_libs.h).
+LDLIBS = -Wl,-Bstatic -lxxhash -lfdt -lseccomp -ljansson -Wl,-Bdynamic
+soname = $(shell objdump -p "$$($(CC) -print-file-name=lib$(1).so)" 2>/dev/null | \
+	   $(AWK) '$$1 == "SONAME" { print $$2 }')
+LAZY_LIBS = -DSONAME_ARCHIVE='"$(call soname,archive)"' -DSONAME_CRYPTO='"$(call soname,crypto)"'
 ifdef SAN
 CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds
 LDFLAGS += -fsanitize=address,undefined
@@ -42,6 +46,8 @@ $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
 	@echo "  AS  $<"
 	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+%/loader/lazy_libs.o: CPPFLAGS += $(LAZY_LIBS)
 
 # The vDSO is a shared object of its own, embedded by vdso_blob.S.
 VDSO_SRCS = $(wildcard arch/$(ARCH)/vdso/*.c)

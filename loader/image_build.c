@@ -16,6 +16,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "loader/lazy_libs.h"
+
 int image_fail(struct image_error *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -247,9 +249,12 @@ int image_build(const char *name, int in_fd, int out_fd, int spool_dir,
 	};
 	/* In the C locale libarchive hands names through as the bytes that they are. */
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0), old;
+	const char *missing = lazy_libs_load();
 	struct stat st;
 	int ret;
 
+	if (missing)
+		return image_fail(err, -ENOPKG, "image %s: %s", name, missing);
 	if (!c)
 		return build_write_failed(&b, -ENOMEM, "");
 	old = uselocale(c);
