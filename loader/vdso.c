@@ -23,6 +23,7 @@
 #define SHIFT	       32
 #define SECOND	       1000000000UL
 #define MAX_AHEAD_NS   5000000 /* the host is further ahead than this: jump, don't steer */
+#define CALIBRATE_NS   2000000 /* what the first frequency is measured over */
 #define OFFSET_STEP_NS 1000    /* smaller changes of a clock's distance are measuring noise */
 
 extern const uint8_t vdso_image_start[], vdso_image_end[];
@@ -45,6 +46,7 @@ struct track {
 
 /* What the timekeeper knows; one thread at a time. */
 static struct {
+	bool runs; /* the host's clocks run by the TSC */
 	struct track mono, raw;
 	uint64_t real_offset, boot_offset; /* from CLOCK_MONOTONIC; wrapping */
 } keeper = {.mono.clock = CLOCK_MONOTONIC, .raw.clock = CLOCK_MONOTONIC_RAW};
@@ -118,15 +120,10 @@ static uint64_t tsc_khz_cpuid(void)
 	return 0;
 }
 
-/* By watching the clock for two milliseconds: only where nothing tells. */
-static uint64_t tsc_khz_measured(void)
+/* From two samples: where nothing tells, the timekeeper finds out while the program starts. */
+static uint64_t tsc_khz_between(const struct sample *a, const struct sample *b)
 {
-	struct sample a = take_sample(CLOCK_MONOTONIC), b;
-
-	do {
-		b = take_sample(CLOCK_MONOTONIC);
-	} while (b.ns - a.ns < 2000000);
-	return (b.tsc - a.tsc) * 1000000 / (b.ns - a.ns);
+	return b->ns > a->ns ? (b->tsc - a->tsc) * 1000000 / (b->ns - a->ns) : 0;
 }
 
 static bool host_uses_tsc(void)
@@ -188,6 +185,28 @@ static void publish(uint64_t jump, uint64_t raw_jump)
 	write_end();
 }
 
+/* Makes the page usable, by the frequency that is known by now. */
+static void publish_first(uint64_t khz)
+{
+	keeper.mono.mult = keeper.raw.mult = (1000000ULL << SHIFT) / khz;
+	keeper.raw.last = take_sample(CLOCK_MONOTONIC_RAW);
+	keeper.mono.last = take_sample(CLOCK_MONOTONIC);
+	keeper.real_offset = measure_offset(CLOCK_REALTIME, 0);
+	keeper.boot_offset = measure_offset(CLOCK_BOOTTIME, 0);
+	write_begin();
+	vvar->shift = SHIFT;
+	vvar->base_tsc = keeper.mono.last.tsc;
+	vvar->mult = vvar->raw_mult = keeper.mono.mult;
+	/* Ahead by more than a sample is off: who asked the host just before must not see time go back. */
+	vvar->mono_ns = keeper.mono.last.ns + OFFSET_STEP_NS;
+	vvar->raw_ns = keeper.raw.last.ns + OFFSET_STEP_NS +
+		       ticks_to_ns(keeper.mono.last.tsc - keeper.raw.last.tsc, keeper.raw.mult);
+	vvar->real_ns = vvar->mono_ns + keeper.real_offset;
+	vvar->boot_ns = vvar->mono_ns + keeper.boot_offset;
+	vvar->usable = 1;
+	write_end();
+}
+
 int vdso_init(void)
 {
 	size_t size = (size_t)(vdso_image_end - vdso_image_start);
@@ -207,27 +226,14 @@ int vdso_init(void)
 		       MIN(PAGE_SIZE, size - i * PAGE_SIZE));
 	}
 	vvar = phys_ptr(vvar_frame);
-	if (!host_uses_tsc())
+	keeper.runs = host_uses_tsc();
+	if (!keeper.runs)
 		return 0;
 	khz = tsc_khz_cpuid();
-	if (!khz)
-		khz = tsc_khz_measured();
-	keeper.mono.mult = keeper.raw.mult = (1000000ULL << SHIFT) / khz;
-	keeper.raw.last = take_sample(CLOCK_MONOTONIC_RAW);
-	keeper.mono.last = take_sample(CLOCK_MONOTONIC);
-	keeper.real_offset = measure_offset(CLOCK_REALTIME, 0);
-	keeper.boot_offset = measure_offset(CLOCK_BOOTTIME, 0);
-	write_begin();
-	vvar->shift = SHIFT;
-	vvar->base_tsc = keeper.mono.last.tsc;
-	vvar->mult = vvar->raw_mult = keeper.mono.mult;
-	vvar->mono_ns = keeper.mono.last.ns;
-	vvar->raw_ns = keeper.raw.last.ns +
-		       ticks_to_ns(keeper.mono.last.tsc - keeper.raw.last.tsc, keeper.raw.mult);
-	vvar->real_ns = vvar->mono_ns + keeper.real_offset;
-	vvar->boot_ns = vvar->mono_ns + keeper.boot_offset;
-	vvar->usable = 1;
-	write_end();
+	if (khz)
+		publish_first(khz);
+	else
+		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
 	return 0;
 }
 
@@ -267,17 +273,29 @@ static void steer(uint64_t horizon)
 	publish(jump, raw_jump);
 }
 
+static void sleep_ns(uint64_t ns)
+{
+	struct timespec ts = {.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
+
+	nanosleep(&ts, NULL);
+}
+
 static void *timekeeper(void *unused)
 {
 	/* Soon at first: the CPU's word for its frequency is only roughly that of the clock. */
-	uint64_t wait = SECOND / 100, next;
+	uint64_t wait = SECOND / 100, next, khz;
+	struct sample now;
 
 	(void)unused;
+	while (!vvar->usable) {
+		sleep_ns(CALIBRATE_NS);
+		now = take_sample(CLOCK_MONOTONIC);
+		khz = tsc_khz_between(&keeper.mono.last, &now);
+		if (khz)
+			publish_first(khz);
+	}
 	for (;; wait = next) {
-		struct timespec ts = {.tv_sec = (time_t)(wait / SECOND),
-				      .tv_nsec = (long)(wait % SECOND)};
-
-		nanosleep(&ts, NULL);
+		sleep_ns(wait);
 		next = MIN(wait * 10, SECOND);
 		steer(next);
 	}
@@ -290,7 +308,7 @@ int vdso_start_timekeeper(void)
 	pthread_t thread;
 	int err;
 
-	if (!vvar->usable)
+	if (!keeper.runs)
 		return 0;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
