@@ -106,7 +106,7 @@ UNIT_SAN   = $(filter-out $(UNIT_PLAIN),$(UNIT_ALL))
 UNIT_BINS  = $(UNIT_SAN:%=$(SANBUILD)/test/unit/%) \
 	     $(patsubst %,$(BUILD)/plain/test/unit/%,$(filter $(UNIT_PLAIN),$(UNIT_ALL)))
 UNIT_LIBS  = $(LDLIBS)
-# Whole, as kvmsbox has it: system calls are found by weak references.
+# Whole, as kvmsbox has it.
 UNIT_LINK  = -Wl,--whole-archive $(filter %.a,$^) -Wl,--no-whole-archive
 $(SANBUILD)/test/unit/%: $(SANBUILD)/test/unit/%.o $(SANBUILD)/libkvmsbox.a
 	@echo "  LD  $@"

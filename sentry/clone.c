@@ -140,9 +140,6 @@ static void inherit(struct task *t, struct task *child, const struct clone_param
 		child->altstack_flags = t->altstack_flags;
 	}
 	if (!(p->flags & CLONE_VM)) {
-		child->rseq = t->rseq;
-		child->rseq_len = t->rseq_len;
-		child->rseq_sig = t->rseq_sig;
 	}
 	child->no_new_privs = t->no_new_privs;
 	child->nice = t->nice;

@@ -8,13 +8,14 @@
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 
-#define SYSCALL(nr, nm, kinds, lvl, nt) extern __attribute__((weak)) syscall_fn sys_##nm;
-#include "sentry/syscalls.def"
-#undef SYSCALL
+/* A row of level NONE has no body. */
+#define BODY_FULL(nm)	 sys_##nm
+#define BODY_PARTIAL(nm) sys_##nm
+#define BODY_NONE(nm)	 NULL
 
 const struct syscall_row syscall_table[SYSCALL_MAX] = {
 #define SYSCALL(nr, nm, kinds, lvl, nt)                                                            \
-	[nr] = {.name = #nm, .args = kinds, .fn = sys_##nm, .level = SYSCALL_##lvl, .note = nt},
+	[nr] = {.name = #nm, .args = kinds, .fn = BODY_##lvl(nm), .level = SYSCALL_##lvl, .note = nt},
 #include "sentry/syscalls.def"
 #undef SYSCALL
 };

@@ -85,8 +85,6 @@ struct task {
 	bool no_new_privs;
 	uaddr_t clear_child_tid, set_child_tid;
 	struct robust_list_ref robust;
-	uaddr_t rseq;
-	uint32_t rseq_len, rseq_sig;
 	unsigned long personality;
 	int pdeath_signal;
 	int nice, sched_policy, sched_priority;

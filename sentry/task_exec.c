@@ -157,7 +157,6 @@ static void install_image(struct task *t, struct exec_result *r)
 	t->altstack_flags = SS_DISABLE;
 	t->clear_child_tid = 0;
 	t->robust.head = 0;
-	t->rseq = 0;
 	t->restart.fn = NULL;
 	if (r->cred) {
 		if (r->cred->euid != t->vfs.cred->euid || r->cred->egid != t->vfs.cred->egid)

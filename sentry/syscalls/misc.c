@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What has no better place: names, limits, prctl(2), random numbers, system information. */
-#include <linux/rseq.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -324,16 +323,6 @@ long sys_prctl(struct task *t, const uint64_t *a)
 }
 
 /* ---- the rest ---- */
-
-/*
- * Restartable sequences are registered and their fields kept valid for CPU 0 (what getcpu says).
- * No sequence is ever preempted in a way that another thread on "its" CPU could see: but threads do
- * run in parallel on the host, so per-CPU data would not be safe. Hence: not offered.
- */
-long sys_rseq(struct task *t, const uint64_t *a)
-{
-	return -ENOSYS;
-}
 
 long sys_syslog(struct task *t, const uint64_t *a)
 {
