@@ -133,6 +133,8 @@ layers: ## check every #include against tools/layers.tbl
 	@tools/check-layers.sh --self-test
 lint: ## cppcheck and clang-format, as far as installed
 	@tools/lint.sh
+fuzz: ## fuzz ELF headers, the device tree, EROFS and the import (FUZZ_SECONDS=10 each)
+	@BUILD=$(abspath $(BUILD)) test/fuzz/run.sh
 check: ## install what the tests need, build, run all tests (short versions)
 	@$(CHECK_ENV) test/check.sh short
 check-long: ## all tests in full length
@@ -149,7 +151,9 @@ install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (an
 	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
 	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
 
-.PHONY: clang unit unit-build unit-run conform apps cli layers lint check check-long check-svm demo \
+-include tools/bench/bench.mk
+
+.PHONY: fuzz clang unit unit-build unit-run conform apps cli layers lint check check-long check-svm demo \
 	install
 .SECONDARY:
 

@@ -108,11 +108,13 @@ static struct posix_timers *timers_of(struct thread_group *tg)
 
 /* ---- clocks ---- */
 
-/* The live thread of @tg that @pid is: a reference, or NULL. */
+/* The live thread of @tg that @pid, which may be NULL, is: a reference, or NULL. */
 static struct task *thread_of(struct thread_group *tg, struct pid *pid)
 {
 	struct task *t = NULL;
 
+	if (!pid)
+		return NULL;
 	mutex_lock(&tg->kernel->tasklist);
 	if (pid->task && pid->task->tg == tg && !pid->task->exiting)
 		t = task_get(pid->task);
@@ -266,7 +268,7 @@ int itimer_exchange(struct thread_group *tg, int which, const struct itimer_valu
 /* Is the timer's signal in its queue? Takes sighand->lock. */
 static bool ptimer_queued(struct posix_timer *pt)
 {
-	struct task *t = pt->target ? thread_of(pt->tg, pt->target) : NULL;
+	struct task *t = thread_of(pt->tg, pt->target);
 	struct sigqueue_head *q = t ? &t->pending : &pt->tg->shared_pending;
 	struct sighand *s = sighand_lock(pt->tg);
 	struct sigqueue *e;

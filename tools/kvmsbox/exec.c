@@ -164,16 +164,11 @@ static int add_env(struct exec_options *o, const char *arg)
 	return ok ? 0 : complain("out of memory");
 }
 
-static int add_volume(struct exec_options *o, const char *arg)
+/* Takes HOST:GUEST[:ro] apart in place: @source becomes HOST. */
+static int parse_volume(struct config_volume *v, const char *arg, char *source)
 {
-	struct config_volume *v = &o->config.volumes[o->config.nvolumes];
-	char *source = strdup(arg), *target, *mode;
+	char *target = strchr(source, ':'), *mode;
 
-	if (!source)
-		return complain("out of memory");
-	if (o->config.nvolumes == CONFIG_MAX_VOLUMES)
-		return complain("exec: more than %d volumes", CONFIG_MAX_VOLUMES);
-	target = strchr(source, ':');
 	if (!target || target == source || target[1] != '/')
 		return complain("exec: --volume %s: want HOST:GUEST[:ro] with an absolute GUEST",
 				arg);
@@ -191,8 +186,25 @@ static int add_volume(struct exec_options *o, const char *arg)
 		return complain("exec: --volume %s: %s: %s", arg, source, strerror(errno));
 	v->source = source;
 	v->target = target;
-	o->config.nvolumes++;
 	return 0;
+}
+
+static int add_volume(struct exec_options *o, const char *arg)
+{
+	char *source;
+	int ret;
+
+	if (o->config.nvolumes == CONFIG_MAX_VOLUMES)
+		return complain("exec: more than %d volumes", CONFIG_MAX_VOLUMES);
+	source = strdup(arg);
+	if (!source)
+		return complain("out of memory");
+	ret = parse_volume(&o->config.volumes[o->config.nvolumes], arg, source);
+	if (ret)
+		free(source);
+	else
+		o->config.nvolumes++;
+	return ret;
 }
 
 static int parse_number(const char *option, const char *arg, uint64_t max, uint64_t *v)
