@@ -59,6 +59,7 @@ struct platform_stat {
 struct platform_type {
 	const char *name;
 	const char *summary; /* one line for doctor */
+	bool fastcalls; /* rewritten call sites pay here */
 
 	/*
 	 * Can it be used here? 0, or -errno with one line in @why that says what to check. Leaves

@@ -171,6 +171,11 @@ static int start_kernel(struct boot *b)
 		b->kernel->strace.enabled = true;
 		b->kernel->strace.fd = b->config.strace_fd;
 	}
+	/* A trace shows every call. */
+	fast_init(b->kernel,
+		  !b->config.no_rewrite && !b->kernel->strace.enabled &&
+			  b->kernel->platform->type->fastcalls,
+		  b->config.poll_percent);
 	if (b->config.hostname) {
 		memset(b->kernel->root_uts->nodename, 0, sizeof(b->kernel->root_uts->nodename));
 		strncpy(b->kernel->root_uts->nodename, b->config.hostname, 64);
@@ -552,6 +557,7 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 void sentry_print_stats(int fd, const struct boot_result *result)
 {
 	struct platform_stat st[PLATFORM_MAX_STATS];
+	struct fast_stats fast;
 	struct physmem_stats pm;
 	size_t n;
 
@@ -565,5 +571,10 @@ void sentry_print_stats(int fd, const struct boot_result *result)
 	for (size_t i = 0; i < n; i++)
 		dprintf(fd, "%s %s: %lu\n", the_kernel->platform->type->name, st[i].name,
 			st[i].value);
+	fast_get_stats(&fast);
+	dprintf(fd, "calls: answered in the program: %lu\n", fast.answered);
+	dprintf(fd, "calls: rewritten, answered without an exit: %lu\n", fast.polled);
+	dprintf(fd, "calls: rewritten, with an exit: %lu\n", fast.bells);
+	dprintf(fd, "calls: trapped: %lu\n", fast.trapped);
 	syscall_print_counts(fd);
 }

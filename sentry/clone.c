@@ -129,7 +129,8 @@ static void inherit(struct task *t, struct task *child, const struct clone_param
 	if (p->stack)
 		child->regs.rsp = p->stack;
 	pt->ctx_get_bases(t->ctx, &fs_base, &gs_base);
-	pt->ctx_set_bases(child->ctx, p->flags & CLONE_SETTLS ? p->tls : fs_base, gs_base);
+	pt->ctx_set_bases(child->ctx, p->flags & CLONE_SETTLS ? p->tls : fs_base,
+			  t->fast.box ? 0 : gs_base);
 	pt->ctx_get_fpu(t->ctx, fpu);
 	pt->ctx_set_fpu(child->ctx, fpu);
 
@@ -138,8 +139,6 @@ static void inherit(struct task *t, struct task *child, const struct clone_param
 		child->altstack_sp = t->altstack_sp;
 		child->altstack_size = t->altstack_size;
 		child->altstack_flags = t->altstack_flags;
-	}
-	if (!(p->flags & CLONE_VM)) {
 	}
 	child->no_new_privs = t->no_new_privs;
 	child->nice = t->nice;
@@ -245,6 +244,7 @@ long task_clone(struct task *t, const struct clone_params *p)
 		err = -ERESTARTNOINTR;
 	if (err)
 		goto out_vfork;
+	fast_clone(t, child);
 	if (!(p->flags & CLONE_THREAD))
 		cpu_limit_update(child->tg);
 	task_get(child);

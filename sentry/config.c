@@ -136,6 +136,8 @@ static int write_tree(void *fdt, size_t size, const struct config *c)
 	TRY(write_mounts(fdt, c));
 	TRY(fdt_begin_node(fdt, "sentry"));
 	TRY(put_string(fdt, "platform", c->platform));
+	TRY(put_flag(fdt, "no-rewrite", c->no_rewrite));
+	TRY(fdt_property_u32(fdt, "poll-percent", c->poll_percent));
 	TRY(fdt_property_u32(fdt, "strace-fd", (uint32_t)c->strace_fd));
 	TRY(put_flag(fdt, "stats", c->stats));
 	TRY(put_string(fdt, "log-level", c->log_level));
@@ -364,6 +366,10 @@ static int read_tree(struct reader *r, struct config *c)
 	TRY(read_mounts(r, c));
 	TRY(node = get_node(r, "/sentry"));
 	TRY(get_string(r, node, "platform", &c->platform));
+	c->no_rewrite = get_flag(r, node, "no-rewrite");
+	TRY(get_u32(r, node, "poll-percent", &c->poll_percent));
+	if (c->poll_percent > 100)
+		return bad(r, "/sentry/poll-percent is more than 100");
 	TRY(get_fd(r, node, "strace-fd", &c->strace_fd));
 	c->stats = get_flag(r, node, "stats");
 	TRY(get_string(r, node, "log-level", &c->log_level));

@@ -11,7 +11,7 @@
  *	/limits	  pids, timeout-ms
  *	/image	  fd, size
  *	/mounts	  read-only; volume@N: fd, source, target, read-only
- *	/sentry	  platform, strace-fd, stats, log-level
+ *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level
  */
 #ifndef SENTRY_CONFIG_H
 #define SENTRY_CONFIG_H
@@ -52,6 +52,8 @@ struct config {
 	struct config_volume volumes[CONFIG_MAX_VOLUMES];
 	size_t nvolumes;
 	const char *platform;
+	bool no_rewrite;       /* leave call sites as they are */
+	uint32_t poll_percent; /* of a CPU that may look for posted calls in vain; 0: nobody looks */
 	int strace_fd; /* -1: off */
 	bool stats;
 	const char *log_level;

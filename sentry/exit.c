@@ -178,10 +178,13 @@ void tasks_put_dead(struct list_head *dead)
 static void reparent_children_locked(struct thread_group *tg, struct list_head *dead)
 {
 	struct thread_group *reaper = find_reaper_locked(tg), *c, *tmp;
+	struct task *t;
 
 	list_for_each_entry_safe(c, tmp, &tg->children, sibling) {
 		list_del(&c->sibling);
 		c->parent = reaper;
+		list_for_each_entry(t, &c->threads, tg_node)
+			fast_info_changed_locked(t);
 		if (reaper) {
 			list_add_tail(&c->sibling, &reaper->children);
 			c->exit_signal = SIGCHLD;
@@ -286,6 +289,7 @@ void task_exit(struct task *t)
 	/* The last thread out gives up the terminal while there still is a session to speak of. */
 	if (last_thread(t) && tg->session == tg->pid)
 		tty_disassociate(tg);
+	fast_detach(t);
 	task_drop_resources(t);
 	task_times(t, &utime, &stime);
 

@@ -251,6 +251,7 @@ struct task *task_alloc(const struct task_args *a)
 	t->pid_ns_children = a->pid_ns;
 	t->syscall_nr = -1;
 	t->altstack_flags = SS_DISABLE;
+	fast_task_init(t);
 	t->cpus = k->cpus;
 	t->timer_slack = 50000;
 	clock_gettime(CLOCK_BOOTTIME, &t->start_time);
@@ -440,6 +441,7 @@ void task_set_cred(struct task *t, struct cred *cred)
 	mutex_unlock(&t->own_lock);
 	if (old->uid != cred->uid && t->tg->leader == t)
 		user_counts_move(t->tg, cred->uid);
+	fast_info_changed(t);
 	cred_put(old);
 }
 

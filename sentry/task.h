@@ -27,6 +27,7 @@
 #include <sys/resource.h>
 
 #include "platform/platform.h"
+#include "sentry/fastcall.h"
 #include "sentry/lib/list.h"
 #include "sentry/lib/lock.h"
 #include "sentry/lib/refcount.h"
@@ -105,6 +106,8 @@ struct task {
 	_Atomic bool sigpending_hint; /* something deliverable or a stop/exit to see: look */
 	_Atomic uint64_t user_seq; /* trips into user code so far */
 	_Atomic bool in_user; /* in ctx_run or about to enter it: kick to get attention */
+
+	struct task_fast fast; /* calls without a trap (fastcall.h) */
 
 	/* Sleeping (task_block.c). */
 	_Atomic uint32_t wake;	 /* host futex: 0 asleep or about to be, 1 woken */

@@ -44,6 +44,7 @@ static int block(struct task *t, int clock, const struct timespec *deadline, boo
 		op |= FUTEX_CLOCK_REALTIME;
 	atomic_store(&t->state, killable_only ? TASK_DISKSLEEP : TASK_SLEEPING);
 	t->nvcsw++;
+	poller_blocks();
 	while (!atomic_load(&t->wake)) {
 		if (killable_only ? atomic_load(&t->killed) : task_interrupted(t)) {
 			ret = -ERESTARTSYS;

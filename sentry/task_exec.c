@@ -126,6 +126,7 @@ static void install_image(struct task *t, struct exec_result *r)
 			fd_table_put(&t->vfs, old_files);
 		}
 	}
+	fast_detach(t);
 	mutex_lock(&t->own_lock);
 	old_mm = t->mm;
 	t->mm = r->mm;

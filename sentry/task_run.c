@@ -37,9 +37,8 @@ static void handle_trap(struct task *t, const struct trap *trap)
 
 	switch (trap->kind) {
 	case TRAP_SYSCALL:
+		fast_trapped(t);
 		syscall_dispatch(t);
-		if (atomic_load_explicit(&t->mm->oom, memory_order_relaxed))
-			out_of_memory(t);
 		break;
 	case TRAP_FAULT:
 		memset(&info, 0, sizeof(info));
@@ -74,7 +73,9 @@ static void run_once(struct task *t)
 		return;
 	}
 	memset(&trap, 0, sizeof(trap));
+	fast_enter(t);
 	err = pt->ctx_run(t->ctx, t->mm->as, &t->regs, &trap);
+	fast_leave(t);
 	atomic_store(&t->in_user, false);
 	if (err) {
 		log_error("%s platform can't run process %d (%s): %s; killed", pt->name,
@@ -82,7 +83,10 @@ static void run_once(struct task *t)
 		task_exit_group(t, SIGKILL);
 		return;
 	}
-	handle_trap(t, &trap);
+	if (!t->mm->sites || !fast_fixup(t, &trap))
+		handle_trap(t, &trap);
+	if (atomic_load_explicit(&t->mm->oom, memory_order_relaxed))
+		out_of_memory(t);
 }
 
 static void *task_thread(void *arg)

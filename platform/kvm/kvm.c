@@ -207,6 +207,7 @@ void kvm_ctx_set_fpu(struct context *base, const void *fpu)
 const struct platform_type kvm_platform = {
 	.name = "kvm",
 	.summary = "user code runs as a guest of /dev/kvm, this process is its kernel",
+	.fastcalls = true,
 	.probe = kvm_probe,
 	.create = kvm_create,
 	.destroy = kvm_destroy,

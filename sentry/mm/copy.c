@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 enum move { MOVE_IN, MOVE_OUT, MOVE_ZERO };
 
@@ -40,6 +41,8 @@ static size_t move_mapped(struct mm *mm, enum move how, uaddr_t addr, uint8_t *b
 			break;
 		move_bytes(how, (uint8_t *)phys_ptr(value & PTE_ADDR) + off,
 			   buf ? buf + done : NULL, n);
+		if (how == MOVE_IN && unlikely(mm->sites))
+			sites_overlay(mm, at, buf + done, n);
 		done += n;
 	}
 	return done;
@@ -173,6 +176,8 @@ static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bo
 	v = vma_at(mm, addr);
 	if (!v)
 		goto out_unlock;
+	if (write)
+		sites_forget(mm, page, page + PAGE_SIZE, true);
 	if (write && (v->flags & VMA_SHARED))
 		err = v->prot & PROT_WRITE ? fault_resolve(v, addr, ACCESS_WRITE) : -EFAULT;
 	else
@@ -188,6 +193,8 @@ static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bo
 	if (PTE_USED(value) && (!write || phys_is_ram(value & PTE_ADDR))) {
 		move_bytes(write ? MOVE_OUT : MOVE_IN,
 			   (uint8_t *)phys_ptr(value & PTE_ADDR) + (addr & ~PAGE_MASK), buf, n);
+		if (!write && mm->sites)
+			sites_overlay(mm, addr, buf, n);
 		done = n;
 	}
 	read_unlock(&mm->pt_lock);

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 #define RESIDENT_WINDOW	 512  /* pages per look at the host's residency */
 
@@ -193,6 +194,7 @@ struct mm *mm_fork(struct mm *old)
 	mm->limits = old->limits;
 	mm->dumpable = old->dumpable;
 	atomic_store(&mm->membarrier, atomic_load(&old->membarrier));
+	sites_fork(old, mm);
 	if (!err && old->exe)
 		err = mm_set_exe(mm, old->exe);
 	mm_write_unlock(old);

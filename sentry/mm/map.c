@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 #ifndef MAP_32BIT
 #define MAP_32BIT 0x40
@@ -97,6 +98,7 @@ int unmap_locked(struct mm *mm, uaddr_t start, uaddr_t end)
 		if (v->file && (v->flags & VMA_SHARED))
 			mm_sync_vma(v, v->start, v->end);
 	}
+	sites_forget(mm, start, end, false);
 	for (v = vma_find(mm, start); v && v->start < end; v = next) {
 		next = vma_next(v);
 		/*
@@ -304,18 +306,15 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 	return ret;
 }
 
-int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, unsigned long prot,
-		  const char *name)
+int mm_map_frames_locked(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n,
+			 unsigned long prot, const char *name)
 {
 	struct vma *v;
 	int err = 0;
 
-	write_lock(&mm->lock);
 	v = vma_alloc(mm, addr, addr + n * PAGE_SIZE, prot, VMA_PINNED, NULL, addr >> PAGE_SHIFT);
-	if (!v) {
-		err = -ENOMEM;
-		goto out_unlock;
-	}
+	if (!v)
+		return -ENOMEM;
 	v->name = name;
 	vma_insert(v);
 	write_lock(&mm->pt_lock);
@@ -332,7 +331,16 @@ int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, un
 		atomic_fetch_add(&mm->nr_file_rss, 1);
 	}
 	write_unlock(&mm->pt_lock);
-out_unlock:
+	return err;
+}
+
+int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, unsigned long prot,
+		  const char *name)
+{
+	int err;
+
+	write_lock(&mm->lock);
+	err = mm_map_frames_locked(mm, addr, frames, n, prot, name);
 	mm_write_unlock(mm);
 	return err;
 }

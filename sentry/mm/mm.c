@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 OBJTYPE(mm_type, "mm")
 
@@ -92,6 +93,7 @@ void mm_put(struct mm *mm)
 	put_all_frames(mm);
 	mm->platform->type->as_destroy(mm->as);
 	pt_fini(&mm->pt);
+	sites_free(mm);
 	if (mm->exe) {
 		inode_allow_write(mm->exe->inode);
 		file_put(mm->exe);

@@ -88,6 +88,8 @@ struct mm {
 	_Atomic uint64_t nr_file_rss, nr_anon_rss, max_rss; /* mapped pages, roughly */
 	_Atomic uint64_t min_flt, maj_flt;
 	_Atomic uint64_t membarrier;
+	struct mm_sites *sites; /* rewritten call sites (sites.h) or NULL; changed under both locks */
+	struct mm_boxes *boxes; /* call boxes of its threads or NULL */
 	_Atomic bool oom; /* a system call's copy met the memory limit: its caller is killed */
 };
 
@@ -116,6 +118,9 @@ long mm_mmap(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot, unsign
 /* A mapping of the kernel's own frames (vdso, vvar), pinned and named. */
 int mm_map_frames(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n, unsigned long prot,
 		  const char *name);
+/* The same with mm->lock held exclusively. */
+int mm_map_frames_locked(struct mm *mm, uaddr_t addr, const gpa_t *frames, size_t n,
+			 unsigned long prot, const char *name);
 int mm_munmap(struct mm *mm, uaddr_t addr, size_t len);
 int mm_mprotect(struct mm *mm, uaddr_t addr, size_t len, unsigned long prot);
 long mm_mremap(struct mm *mm, uaddr_t old, size_t old_len, size_t new_len, unsigned long flags,

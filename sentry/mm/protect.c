@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 uint64_t pte_reprotect(const struct vma *vma, uint64_t pte)
 {
@@ -74,6 +75,8 @@ static int protect_part(struct vma *v, uaddr_t start, uaddr_t end, unsigned long
 	if (err)
 		return err;
 	v = vma_at(mm, start);
+	if ((prot & PROT_WRITE) || !(prot & PROT_EXEC))
+		sites_forget(mm, start, end, true);
 	vma_account(v, -1);
 	v->prot = prot;
 	vma_account(v, 1);

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "sentry/mm/internal.h"
+#include "sentry/mm/sites.h"
 
 #define REMAP_BATCH 512
 
@@ -56,6 +57,7 @@ static long move_locked(struct mm *mm, struct vma *v, uaddr_t old, size_t old_le
 		return -ENOMEM;
 	if (v->flags & VMA_PINNED)
 		n->name = v->name;
+	sites_forget(mm, old, old + old_len, true);
 	vma_insert(n);
 	err = move_entries(mm, old, to, MIN(old_len, new_len));
 	if (err) {

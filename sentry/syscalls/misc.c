@@ -130,11 +130,17 @@ long sys_arch_prctl(struct task *t, const uint64_t *a)
 	uint64_t fs, gs;
 
 	pt->ctx_get_bases(t->ctx, &fs, &gs);
+	if (t->fast.box)
+		gs = 0;
 	switch ((int)a[0]) {
 	case ARCH_SET_FS:
 	case ARCH_SET_GS:
 		if (a[1] >= USER_TOP)
 			return -EPERM;
+		if ((int)a[0] == ARCH_SET_GS)
+			fast_give_up(t);
+		else if (t->fast.box)
+			gs = t->fast.box_va;
 		if ((int)a[0] == ARCH_SET_FS)
 			fs = a[1];
 		else

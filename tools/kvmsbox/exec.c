@@ -38,8 +38,12 @@ enum {
 	OPT_IMAGE_MAX_ENTRIES,
 	OPT_ENTRYPOINT,
 	OPT_NO_NEW_PRIVS,
+	OPT_NO_REWRITE,
+	OPT_POLL,
 	OPT_NO_TTY,
 };
+
+#define POLL_AUTO_PERCENT 10
 
 static const struct option options[] = {
 	{"platform", required_argument, NULL, OPT_PLATFORM},
@@ -59,6 +63,8 @@ static const struct option options[] = {
 	{"umask", required_argument, NULL, OPT_UMASK},
 	{"entrypoint", required_argument, NULL, OPT_ENTRYPOINT},
 	{"no-new-privs", no_argument, NULL, OPT_NO_NEW_PRIVS},
+	{"no-rewrite", no_argument, NULL, OPT_NO_REWRITE},
+	{"poll", required_argument, NULL, OPT_POLL},
 	{"strace", optional_argument, NULL, OPT_STRACE},
 	{"stats", no_argument, NULL, OPT_STATS},
 	{"dump-dtb", required_argument, NULL, OPT_DUMP_DTB},
@@ -99,12 +105,16 @@ static void usage(void)
 	       "      --image-max-bytes SIZE, --image-max-entries N  refuse larger images\n\n"
 	       "How it runs\n"
 	       "      --platform auto|kvm|ptrace\n"
+	       "      --poll auto|off|N%%   share of a processor for answering system calls without\n"
+	       "                           an exit while there are none to answer; auto is %d%%\n"
+	       "      --no-rewrite         leave the program's system-call instructions alone\n"
 	       "      --cache DIR          image cache; default $XDG_CACHE_HOME/kvmsbox\n"
 	       "      --strace[=FILE]      print system calls on stderr or to FILE\n"
 	       "      --stats              print counts of calls and exits on stderr at the end\n"
 	       "      --dump-dtb FILE      write the sandbox's device tree, don't run\n"
 	       "      --log-level error|warn|info|debug|trace\n"
-	       "  -h, --help\n");
+	       "  -h, --help\n",
+	       POLL_AUTO_PERCENT);
 }
 
 struct exec_options {
@@ -247,6 +257,26 @@ static int parse_bytes(const char *option, const char *arg, uint64_t *bytes)
 	return 0;
 }
 
+static int parse_poll(struct exec_options *o, const char *arg)
+{
+	char *end;
+	unsigned long n;
+
+	if (!strcmp(arg, "auto")) {
+		o->config.poll_percent = POLL_AUTO_PERCENT;
+		return 0;
+	}
+	if (!strcmp(arg, "off")) {
+		o->config.poll_percent = 0;
+		return 0;
+	}
+	n = strtoul(arg, &end, 10);
+	if (*arg < '0' || *arg > '9' || strcmp(end, "%") || n > 100)
+		return complain("exec: --poll %s: want auto, off or a share like 25%%", arg);
+	o->config.poll_percent = (uint32_t)n;
+	return 0;
+}
+
 static int open_strace(struct exec_options *o, const char *path)
 {
 	if (!path)
@@ -318,6 +348,11 @@ static int parse_option(struct exec_options *o, int opt, char *arg)
 	case OPT_NO_NEW_PRIVS:
 		c->no_new_privs = true;
 		break;
+	case OPT_NO_REWRITE:
+		c->no_rewrite = true;
+		break;
+	case OPT_POLL:
+		return parse_poll(o, arg);
 	case OPT_STRACE:
 		return open_strace(o, arg);
 	case OPT_STATS:
@@ -432,7 +467,8 @@ static int boot(struct exec_options *o)
 
 int cmd_exec(int argc, char **argv)
 {
-	struct exec_options o = {.config = {.umask = 022, .strace_fd = -1}};
+	struct exec_options o = {.config = {.umask = 022, .strace_fd = -1,
+						 .poll_percent = POLL_AUTO_PERCENT}};
 	struct image_error error = {0};
 	struct image image;
 	int opt, err;

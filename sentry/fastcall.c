@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See fastcall.h. */
+#include "sentry/fastcall.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "sentry/kernel.h"
+#include "sentry/mm/sites.h"
+#include "sentry/task.h"
+
+#define WAIT_SPINS 2000
+
+static bool rewrite_enabled;
+static struct mutex info_lock; /* LOCK_OBJECT: guards every task's fast.info */
+static _Atomic uint64_t nr_answered, nr_bells, nr_trapped;
+
+void fast_init(struct kernel *k, bool rewrite, unsigned int share)
+{
+	mutex_init(&info_lock, LOCK_OBJECT);
+	rewrite_enabled = rewrite;
+	if (rewrite && share)
+		poller_init(k, share);
+}
+
+void fast_task_init(struct task *t)
+{
+	t->fast.slot = -1;
+	atomic_store(&t->fast.owner, FAST_SELF);
+}
+
+void fast_get_stats(struct fast_stats *st)
+{
+	*st = (struct fast_stats){
+		.answered = atomic_load(&nr_answered),
+		.polled = atomic_load(&poller_served),
+		.bells = atomic_load(&nr_bells),
+		.trapped = atomic_load(&nr_trapped),
+	};
+}
+
+/* ---- who acts ---- */
+
+void fast_enter(struct task *t)
+{
+	if (t->fast.box)
+		atomic_store(&t->fast.owner, FAST_GUEST);
+}
+
+void fast_leave(struct task *t)
+{
+	_Atomic uint32_t *owner = &t->fast.owner;
+	uint32_t seen = FAST_GUEST;
+	unsigned int spins = 0;
+
+	if (!t->fast.box)
+		return;
+	while (!atomic_compare_exchange_weak(owner, &seen, FAST_SELF)) {
+		if (seen == FAST_SELF)
+			return;
+		if (seen == FAST_POLLER && ++spins < WAIT_SPINS) {
+			__builtin_ia32_pause();
+		} else if (seen != FAST_GUEST) {
+			if (seen == FAST_AWAITED ||
+			    atomic_compare_exchange_strong(owner, &seen, FAST_AWAITED))
+				syscall(SYS_futex, owner, FUTEX_WAIT_PRIVATE, FAST_AWAITED, NULL);
+		}
+		seen = FAST_GUEST;
+	}
+}
+
+/* ---- boxes ---- */
+
+static void fill_info_locked(struct task *t)
+{
+	struct callinfo *info;
+	struct cred *cred = t->vfs.cred;
+	struct pid_ns *ns = task_pid_ns(t);
+	struct thread_group *parent = t->tg->parent;
+
+	mutex_lock(&info_lock);
+	info = t->fast.info;
+	if (info) {
+		atomic_store(&info->pid, (uint32_t)task_tgid_nr(t, ns));
+		atomic_store(&info->tid, (uint32_t)task_tid_nr(t, ns));
+		atomic_store(&info->ppid, parent ? (uint32_t)pid_nr(parent->pid, ns) : 0);
+		atomic_store(&info->uid, cred->uid);
+		atomic_store(&info->euid, cred->euid);
+		atomic_store(&info->gid, cred->gid);
+		atomic_store(&info->egid, cred->egid);
+	}
+	mutex_unlock(&info_lock);
+}
+
+void fast_info_changed_locked(struct task *t)
+{
+	if (t->fast.info)
+		fill_info_locked(t);
+}
+
+void fast_info_changed(struct task *t)
+{
+	if (!t->fast.info)
+		return;
+	mutex_lock(&t->kernel->tasklist);
+	fill_info_locked(t);
+	mutex_unlock(&t->kernel->tasklist);
+}
+
+/* Gives @t a box in its mm. By its own thread, or before it has one. */
+static bool attach(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+	uint64_t fs_base, gs_base;
+	struct callbox *box;
+
+	if (t->fast.box)
+		return true;
+	box = mm_box_alloc(t->mm, &t->fast.box_va);
+	if (!box)
+		return false;
+	mutex_lock(&t->kernel->tasklist);
+	t->fast.info = mm_box_info(t->mm, t->fast.box_va);
+	fill_info_locked(t);
+	mutex_unlock(&t->kernel->tasklist);
+	t->fast.box = box;
+	t->fast.result_pending = false;
+	if (poller_enabled)
+		poller_add(t);
+	pt->ctx_get_bases(t->ctx, &fs_base, &gs_base);
+	pt->ctx_set_bases(t->ctx, fs_base, t->fast.box_va);
+	return true;
+}
+
+void fast_detach(struct task *t)
+{
+	if (!t->fast.box)
+		return;
+	poller_remove(t);
+	mutex_lock(&info_lock);
+	t->fast.info = NULL;
+	mutex_unlock(&info_lock);
+	atomic_fetch_add(&nr_answered, t->fast.box->count);
+	t->fast.box = NULL;
+	mm_box_free(t->mm, t->fast.box_va);
+	atomic_store(&t->fast.owner, FAST_SELF);
+}
+
+void fast_clone(struct task *t, struct task *child)
+{
+	if (t->fast.box && child->mm->sites)
+		attach(child);
+}
+
+void fast_give_up(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+	uint64_t fs_base, gs_base;
+
+	if (rewrite_enabled)
+		mm_sites_stop(t->mm);
+	if (!t->fast.box)
+		return;
+	fast_detach(t);
+	pt->ctx_get_bases(t->ctx, &fs_base, &gs_base);
+	pt->ctx_set_bases(t->ctx, fs_base, 0);
+}
+
+/* ---- traps ---- */
+
+/* What a slot or a poller can do something for; -1: the number isn't known. */
+static bool site_wanted(int nr)
+{
+	switch (nr) {
+	case -1:
+		return poller_enabled;
+	case SYS_getpid:
+	case SYS_gettid:
+	case SYS_getppid:
+	case SYS_getuid:
+	case SYS_geteuid:
+	case SYS_getgid:
+	case SYS_getegid:
+		return true;
+	}
+	return poller_enabled && poller_takes(nr);
+}
+
+void fast_trapped(struct task *t)
+{
+	t->fast.result_pending = false;
+	if (!rewrite_enabled)
+		return;
+	atomic_fetch_add_explicit(&nr_trapped, 1, memory_order_relaxed);
+	mm_site_trapped(t->mm, t->regs.rip, site_wanted);
+	if (!t->fast.box && t->mm->sites)
+		attach(t);
+}
+
+/* The call has been carried out: as behind the site's SYSCALL, with its result. */
+static void finish_pending(struct task *t, uaddr_t after)
+{
+	t->fast.result_pending = false;
+	t->regs.rip = after;
+	t->regs.rcx = after;
+	t->regs.r11 = t->regs.eflags;
+	t->regs.orig_rax = t->fast.nr;
+	t->syscall_nr = (long)t->fast.nr;
+	arch_set_return(&t->regs, t->fast.result);
+}
+
+/* Stopped in the common code at @off, not by its own SYSCALL. */
+static void fix_common(struct task *t, size_t off)
+{
+	struct callbox *box = t->fast.box;
+	uint32_t state;
+
+	if (!box) {
+		/* Nothing can have been posted: this thread has never had a box here. */
+		t->regs.rip = t->regs.rcx - 2;
+		attach(t);
+		return;
+	}
+	switch (arch_callstub_where(off)) {
+	case CALLSTUB_FIRST:
+		t->regs.rip = t->regs.rcx - 2;
+		break;
+	case CALLSTUB_UNPOSTED:
+		t->regs.rip = box->after - 2;
+		break;
+	case CALLSTUB_REFUSED:
+		t->regs.rip = box->after2 - 2;
+		break;
+	case CALLSTUB_POSTED:
+		state = atomic_exchange(&box->state, CALLBOX_DONE);
+		if (t->fast.result_pending) {
+			finish_pending(t, box->after);
+		} else if (state == CALLBOX_DONE) {
+			t->regs.rax = box->ret;
+			t->regs.rip = box->after;
+		} else {
+			t->regs.rip = box->after - 2;
+		}
+		break;
+	case CALLSTUB_ANSWERED:
+		t->regs.rax = box->ret;
+		t->regs.rip = box->after;
+		break;
+	case CALLSTUB_OUTSIDE:
+		break;
+	}
+}
+
+/* The stub's own SYSCALL: as if the site's had trapped. True: the call was carried out already. */
+static bool take_bell(struct task *t)
+{
+	struct callbox *box = t->fast.box;
+	uaddr_t after = box ? box->after : t->regs.rcx;
+
+	atomic_fetch_add_explicit(&nr_bells, 1, memory_order_relaxed);
+	if (t->fast.result_pending) {
+		finish_pending(t, after);
+		return true;
+	}
+	if (box)
+		atomic_store(&box->state, CALLBOX_DONE);
+	t->regs.rip = after;
+	t->regs.rcx = after;
+	poller_note_bell(t);
+	return false;
+}
+
+bool fast_fixup(struct task *t, struct trap *trap)
+{
+	bool dealt = false;
+
+	/* A few steps at most: refused, then given up, then the site. */
+	for (int i = 0; i < 4; i++) {
+		enum site_place place;
+		uaddr_t at;
+
+		place = mm_site_place(t->mm, t->regs.rip, &at);
+		if (place == SITE_NONE)
+			break;
+		if (trap->kind == TRAP_SYSCALL) {
+			if (place == SITE_COMMON && arch_callstub_trapped(at))
+				return take_bell(t);
+			/* Just behind a slot's own SYSCALL, or something else of the program's. */
+			break;
+		}
+		if (place == SITE_COMMON)
+			fix_common(t, at);
+		else
+			t->regs.rip = at;
+		/* What it met there (no box yet; the middle of a jump) isn't the program's. */
+		dealt = true;
+	}
+	return dealt;
+}
