@@ -51,18 +51,23 @@ static int fail(struct create_process_args *args, int err, const char *fmt, ...)
 	return err;
 }
 
-/* 2: the given namespace (its reference is ours), or init's. */
+/* 2: the given namespace (its reference is ours), or init's. ERR_PTR with args->error set. */
 static struct mnt_ns *take_mnt_ns(struct kernel *k, struct create_process_args *args)
 {
 	struct mnt_ns *ns = args->mnt_ns;
+	bool exited;
 
 	args->mnt_ns = NULL;
-	if (ns)
-		return ns;
 	mutex_lock(&k->tasklist);
-	ns = k->init_mnt_ns ? mnt_ns_get(k->init_mnt_ns) : NULL;
+	exited = k->exited;
+	if (!ns && k->init_mnt_ns)
+		ns = mnt_ns_get(k->init_mnt_ns);
 	mutex_unlock(&k->tasklist);
-	return ns;
+	if (exited) {
+		mnt_ns_put(ns);
+		return ERR_PTR(fail(args, -ESRCH, "the sandbox has ended"));
+	}
+	return ns ? ns : ERR_PTR(fail(args, -EINVAL, "mount namespace is nil"));
 }
 
 /*
@@ -92,6 +97,18 @@ static int resolve_cwd(const struct vfs_ctx *ctx, const struct path *root,
 	return 0;
 }
 
+/* An open file as the executable: what exec_open checks of a name, but for the permission to. */
+static struct file *take_executable(const struct vfs_ctx *ctx, struct file *file,
+				    const char **name, char **allocated)
+{
+	*name = *allocated = path_name(&file->path, &ctx->fs->root);
+	if (!*allocated)
+		return ERR_PTR(-ENOMEM);
+	if (!S_ISREG(file->inode->mode) || !file->readable || path_noexec(&file->path))
+		return ERR_PTR(-EACCES);
+	return file_get(file);
+}
+
 /* 8: what to load. Returns a reference; *@name is what it was called by. */
 static struct file *open_executable(const struct vfs_ctx *ctx, struct create_process_args *args,
 				    const char **name, char **allocated)
@@ -100,9 +117,9 @@ static struct file *open_executable(const struct vfs_ctx *ctx, struct create_pro
 	if (args->filename) {
 		*name = args->filename;
 	} else if (args->file) {
-		*allocated = path_name(&args->file->path, &ctx->fs->root);
-		*name = *allocated ? *allocated : "";
-		return file_get(args->file);
+		if (kernel_fail_point("open executable"))
+			return ERR_PTR(-ENOMEM);
+		return take_executable(ctx, args->file, name, allocated);
 	} else if (!args->argv || !args->argv[0]) {
 		fail(args, -EINVAL, "no filename or command provided");
 		return ERR_PTR(-EINVAL);
@@ -146,7 +163,8 @@ static int load(struct kernel *k, const struct vfs_ctx *ctx, struct create_proce
 	file_put(file);
 out_name:
 	if (err && !args->error[0])
-		fail(args, err, "can't run \"%s\": %s", name, strerror(-err));
+		fail(args, err, "can't run \"%s\": %s", name ? name : "the open file",
+		     strerror(-err));
 	kfree(allocated);
 	return err;
 }
@@ -196,6 +214,48 @@ static struct task *make_task(struct kernel *k, struct create_process_args *args
 	return t;
 }
 
+/* 13: what runs as what, for the log. */
+static void trace_exec(struct kernel *k, struct thread_group *tg, const char *comm,
+		       char *const *argv)
+{
+	char line[512];
+	size_t n = 0;
+
+	if (log_level < LOG_DEBUG)
+		return;
+	line[0] = 0;
+	for (; argv && *argv && n < sizeof(line); argv++)
+		n += (size_t)snprintf(line + n, sizeof(line) - n, " \"%s\"", *argv);
+	log_debug("process %d: exec %s:%s", pid_nr(tg->pid, k->root_pid_ns), comm, line);
+}
+
+/*
+ * Makes the task visible, gives it its terminal, and makes the first one init, all in one step for
+ * everybody else: a failure leaves nothing that anyone could have seen.
+ */
+static int publish(struct kernel *k, struct create_process_args *args, struct task *t,
+		   struct mnt_ns *ns)
+{
+	const char *what = "can't make a process";
+	int err;
+
+	mutex_lock(&k->tasklist);
+	err = kernel_fail_point("publish") ? -EAGAIN : task_publish_locked(t, NULL);
+	if (!err && args->tty) {
+		what = "can't make the terminal the controlling one";
+		err = kernel_fail_point("terminal") ? -ENOMEM
+						    : tty_set_controlling_locked(args->tty, t->tg);
+		if (err)
+			task_unpublish_locked(t);
+	}
+	if (!err && !k->init) {
+		k->init = thread_group_get(t->tg);
+		k->init_mnt_ns = mnt_ns_get(ns);
+	}
+	mutex_unlock(&k->tasklist);
+	return err ? fail(args, err, "%s: %s", what, strerror(-err)) : 0;
+}
+
 int kernel_create_process(struct kernel *k, struct create_process_args *args,
 			  struct thread_group **out)
 {
@@ -210,8 +270,8 @@ int kernel_create_process(struct kernel *k, struct create_process_args *args,
 
 	args->error[0] = 0;
 	ns = take_mnt_ns(k, args);
-	if (!ns)
-		return fail(args, -EINVAL, "mount namespace is nil");
+	if (IS_ERR(ns))
+		return (int)PTR_ERR(ns);
 	/* 3 */
 	mnt_ns_root(ns, &root);
 	/* Names resolve in the new process's root with its credentials. */
@@ -240,31 +300,13 @@ int kernel_create_process(struct kernel *k, struct create_process_args *args,
 	}
 	t->no_new_privs = args->no_new_privs;
 	task_start_image(t, image.entry, image.sp);
-	err = kernel_fail_point("publish") ? -EAGAIN : task_publish(t, NULL);
-	if (err) {
-		fail(args, err, "can't make a process: %s", strerror(-err));
+	err = publish(k, args, t, ns);
+	if (err)
 		goto out_task;
-	}
-	/* 13, better: the terminal before anyone can see a half-made task. */
-	if (args->tty) {
-		err = kernel_fail_point("terminal") ? -ENOMEM
-						    : tty_set_controlling(args->tty, t->tg);
-		if (err) {
-			fail(args, err, "can't make the terminal the controlling one: %s",
-			     strerror(-err));
-			task_never_ran(task_get(t));
-			goto out_task;
-		}
-	}
-	mutex_lock(&k->tasklist);
-	if (!k->init) {
-		k->init = thread_group_get(t->tg);
-		k->init_mnt_ns = mnt_ns_get(ns);
-	}
-	mutex_unlock(&k->tasklist);
-	log_debug("process %d: %s", pid_nr(t->tg->pid, k->root_pid_ns), args->argv[0]);
+	cpu_limit_update(t->tg);
+	trace_exec(k, t->tg, image.comm, args->argv);
+	/* 14. The task's own reference waits in the group's leader link for kernel_start_process. */
 	*out = thread_group_get(t->tg);
-	/* The task's own reference waits in the group's leader link for kernel_start_process. */
 	goto out_image;
 
 out_task:
@@ -281,25 +323,44 @@ out_root:
 	return err;
 }
 
-int kernel_start_process(struct kernel *k, struct thread_group *tg)
+/* The task that waits to be started, for the first who asks. NULL with *@err otherwise. */
+static struct task *claim_new(struct kernel *k, struct thread_group *tg, int *err)
 {
 	struct task *t = NULL;
-	int err = 0;
 
 	mutex_lock(&k->tasklist);
-	if (tg->started)
-		err = -EEXIST;
-	else if (tg->is_zombie || !tg->leader)
-		err = -ESRCH;
-	else
+	if (tg->started) {
+		*err = -EEXIST;
+	} else {
+		tg->started = true;
 		t = tg->leader;
-	tg->started = true;
+	}
+	mutex_unlock(&k->tasklist);
+	return t;
+}
+
+int kernel_start_process(struct kernel *k, struct thread_group *tg)
+{
+	int err = 0;
+	struct task *t = claim_new(k, tg, &err);
+
+	if (!t)
+		return err;
+	mutex_lock(&k->tasklist);
 	k->started = true;
 	mutex_unlock(&k->tasklist);
+	err = kernel_fail_point("start") ? -EAGAIN : task_start(t);
 	if (err)
-		return err;
-	err = task_start(t);
-	if (err)
+		task_never_ran(t);
+	return err;
+}
+
+int kernel_abort_process(struct kernel *k, struct thread_group *tg)
+{
+	int err = 0;
+	struct task *t = claim_new(k, tg, &err);
+
+	if (t)
 		task_never_ran(t);
 	return err;
 }
@@ -332,16 +393,23 @@ char *kernel_find_executable(const struct vfs_ctx *ctx, const char *name, char *
 	char buf[PATH_MAX];
 	const char *path, *end;
 	int err, result = -ENOENT;
+	char *joined;
 
 	if (!name[0])
 		return ERR_PTR(-ENOENT);
-	if (name[0] == '/' || strchr(name, '/')) {
+	if (strchr(name, '/')) {
+		/* 4: a relative working directory is one below the root. */
 		if (name[0] == '/')
-			snprintf(buf, sizeof(buf), "%s", name);
+			err = snprintf(buf, sizeof(buf), "%s", name);
+		else if (cwd && cwd[0])
+			err = snprintf(buf, sizeof(buf), "%s%s/%s", cwd[0] == '/' ? "" : "/", cwd,
+				       name);
 		else
-			snprintf(buf, sizeof(buf), "%s/%s", cwd && cwd[0] ? cwd : "", name);
-		path = kstrdup(buf);
-		return path ? (char *)(uintptr_t)path : ERR_PTR(-ENOMEM);
+			err = snprintf(buf, sizeof(buf), "/%s", name);
+		if ((size_t)err >= sizeof(buf))
+			return ERR_PTR(-ENAMETOOLONG);
+		joined = kstrdup(buf);
+		return joined ? joined : ERR_PTR(-ENOMEM);
 	}
 	for (path = first_path(envp); *path; path = *end ? end + 1 : end) {
 		char *found;

@@ -331,6 +331,18 @@ void task_exit(struct task *t)
 
 void task_never_ran(struct task *t)
 {
+	struct thread_group *tg = t->tg, *parent;
+
+	/* Whoever wanted it gets an error instead of a child: there is nobody to wait for it. */
+	mutex_lock(&t->kernel->tasklist);
+	parent = tg->leader == t ? tg->parent : NULL;
+	if (parent) {
+		list_del(&tg->sibling);
+		tg->parent = NULL;
+		waitq_wake(&parent->child_wait, EPOLLIN);
+	}
+	mutex_unlock(&t->kernel->tasklist);
+	t->clear_child_tid = 0; /* nor a thread to join */
 	t->exit_code = SIGKILL;
 	task_exit(t);
 }

@@ -151,7 +151,7 @@ void fast_detach(struct task *t)
 
 void fast_clone(struct task *t, struct task *child)
 {
-	if (t->fast.box && child->mm->sites)
+	if (t->fast.box && mm_site_stub(child->mm))
 		attach(child);
 }
 
@@ -196,7 +196,7 @@ void fast_trapped(struct task *t)
 		return;
 	atomic_fetch_add_explicit(&nr_trapped, 1, memory_order_relaxed);
 	mm_site_trapped(t->mm, t->regs.rip, site_wanted);
-	if (!t->fast.box && t->mm->sites)
+	if (!t->fast.box && t->mm->sites && mm_site_stub(t->mm))
 		attach(t);
 }
 

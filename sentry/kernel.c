@@ -92,6 +92,23 @@ out_kernel:
 	return (int)err;
 }
 
+void kernel_destroy(struct kernel *k)
+{
+	BUG_ON(k->nr_tasks || atomic_load(&k->nr_threads_running));
+	the_kernel = NULL;
+	mnt_ns_put(k->init_mnt_ns);
+	thread_group_put(k->init);
+	net_ns_put(k->root_net);
+	ipc_ns_put(k->root_ipc);
+	uts_ns_put(k->root_uts);
+	pid_ns_put(k->root_pid_ns);
+	BUG_ON(!list_empty(&k->users));
+	waitq_fini(&k->exit_wait);
+	mutex_fini(&k->users_lock);
+	mutex_fini(&k->tasklist);
+	kfree(k);
+}
+
 void kernel_thread_ended(struct kernel *k)
 {
 	if (atomic_fetch_sub(&k->nr_threads_running, 1) == 1)

@@ -54,6 +54,11 @@ struct kernel {
 extern struct kernel *the_kernel; /* for signal handlers and timers of the sentry only */
 
 int kernel_init(struct platform *platform, struct kernel **out) __must_check;
+/*
+ * Every task has ended (kernel_wait), every created process was started or aborted: gives back what
+ * kernel_init made. The platform stays the caller's.
+ */
+void kernel_destroy(struct kernel *k);
 
 /*
  * Process creation (docs/create-process.md). Paths are in the new process's own root.
@@ -84,8 +89,13 @@ struct create_process_args {
  */
 int kernel_create_process(struct kernel *k, struct create_process_args *args,
 			  struct thread_group **out) __must_check;
-/* Lets it run; -EEXIST the second time. */
+/*
+ * Lets it run; -EEXIST the second time. -EAGAIN: no host thread could be made, the process has
+ * ended with SIGKILL.
+ */
 int kernel_start_process(struct kernel *k, struct thread_group *tg) __must_check;
+/* Ends a process that shall not be started after all; -EEXIST if it was. */
+int kernel_abort_process(struct kernel *k, struct thread_group *tg) __must_check;
 /*
  * Searches @name like execvp: facts 31. Returns a kmalloc'd absolute path in the root of @ctx or
  * ERR_PTR: -ENOENT, -EACCES, …

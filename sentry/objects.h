@@ -50,8 +50,8 @@ struct tty *tty_get(struct tty *tty);
 void tty_put(struct tty *tty);
 /* exit of a session leader: SIGHUP to the foreground group, terminal given up. */
 void tty_disassociate(struct thread_group *leader);
-/* Makes @tty the controlling terminal of @tg, a session leader. 0 or -errno. */
-int tty_set_controlling(struct tty *tty, struct thread_group *tg);
+/* Makes @tty the controlling terminal of @tg, a session leader. 0 or -EPERM. tasklist held. */
+int tty_set_controlling_locked(struct tty *tty, struct thread_group *tg) __must_check;
 /* The sandbox's terminal: a pty whose master the front end drives. @slave gets a file. */
 int tty_create_console(struct kernel *k, struct mnt_ns *ns, struct file **master, struct file **slave);
 

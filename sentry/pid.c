@@ -53,18 +53,28 @@ void pid_ns_put(struct pid_ns *ns)
 	}
 }
 
-/* The next free number of @ns, searching upwards from the last one given, as Linux does. */
-static pid_t number_find(struct pid_ns *ns)
+static pid_t number_find_in(struct pid_ns *ns, pid_t from, pid_t to)
 {
-	pid_t nr = ns->last + 1;
-
-	for (pid_t tried = 0; tried < ns->pid_max; tried++, nr++) {
-		if (nr >= ns->pid_max)
-			nr = ns->nr_pids > PID_RESERVED ? 2 : PID_RESERVED;
-		if (!radix_get(&ns->numbers, (uint64_t)nr))
-			return nr;
+	for (; from < to; from++) {
+		if (!radix_get(&ns->numbers, (uint64_t)from))
+			return from;
 	}
 	return -EAGAIN;
+}
+
+/*
+ * The next free number of @ns: upwards from the last one given; past the end again from
+ * PID_RESERVED, as Linux does, and only when those are used up from behind init.
+ */
+static pid_t number_find(struct pid_ns *ns)
+{
+	pid_t nr = number_find_in(ns, ns->last + 1, ns->pid_max);
+
+	if (nr < 0)
+		nr = number_find_in(ns, PID_RESERVED, MIN(ns->last + 1, ns->pid_max));
+	if (nr < 0)
+		nr = number_find_in(ns, 2, MIN(PID_RESERVED, ns->pid_max));
+	return nr;
 }
 
 static void numbers_free(struct pid *pid, unsigned int from_level)

@@ -13,6 +13,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/objects.h"
+#include "sentry/task_internal.h"
 
 OBJTYPE(task_type, "task")
 OBJTYPE(thread_group_type, "thread_group")
@@ -366,23 +367,21 @@ static void publish_group_locked(struct task *t, struct thread_group *parent)
 	t->kernel->forks++;
 }
 
-int task_publish(struct task *t, struct thread_group *parent)
+int task_publish_locked(struct task *t, struct thread_group *parent)
 {
 	struct kernel *k = t->kernel;
 	struct thread_group *tg = t->tg;
-	struct sighand *s;
+	struct sighand *s = sighand_lock(tg);
 	int err = 0;
 
-	mutex_lock(&k->tasklist);
-	s = sighand_lock(tg);
 	/* A group that is going away, or is replacing itself, takes no new threads. */
-	if (tg->group_exit || tg->exec_task) {
+	if (tg->group_exit || tg->exec_task || (parent && parent->group_exit))
 		err = -EINTR;
-		goto out_unlock;
-	}
-	if (k->exited || pid_ns_of(t->pid)->dead || (parent && parent->group_exit)) {
-		err = parent && parent->group_exit ? -EINTR : -ENOMEM;
-		goto out_unlock;
+	else if (k->exited || pid_ns_of(t->pid)->dead)
+		err = -ENOMEM;
+	if (err) {
+		mutex_unlock(&s->lock);
+		return err;
 	}
 	list_add_tail(&t->tg_node, &tg->threads);
 	tg->nr_threads++;
@@ -395,13 +394,39 @@ int task_publish(struct task *t, struct thread_group *parent)
 	mutex_unlock(&s->lock);
 	if (!tg->leader)
 		publish_group_locked(t, parent);
-	mutex_unlock(&k->tasklist);
 	return 0;
+}
 
-out_unlock:
-	mutex_unlock(&s->lock);
-	mutex_unlock(&k->tasklist);
+int task_publish(struct task *t, struct thread_group *parent)
+{
+	int err;
+
+	mutex_lock(&t->kernel->tasklist);
+	err = task_publish_locked(t, parent);
+	mutex_unlock(&t->kernel->tasklist);
 	return err;
+}
+
+void task_unpublish_locked(struct task *t)
+{
+	struct thread_group *tg = t->tg;
+	struct pid_ns *ns = pid_ns_of(tg->pid);
+	struct sighand *s = sighand_lock(tg);
+
+	BUG_ON(tg->leader != t || tg->parent || tg->nr_threads != 1);
+	list_del(&t->tg_node);
+	tg->nr_threads--;
+	tg->nr_live--;
+	mutex_unlock(&s->lock);
+	list_del(&tg->pgrp_node);
+	list_del(&tg->session_node);
+	if (ns->init == tg)
+		ns->init = NULL;
+	/* Its numbers go with the task's last reference. */
+	t->pid->task = NULL;
+	tg->pid->tg = NULL;
+	tg->leader = NULL;
+	t->kernel->forks--;
 }
 
 /* ---- looking at tasks ---- */

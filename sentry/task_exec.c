@@ -106,25 +106,52 @@ void task_start_image(struct task *t, uaddr_t entry, uaddr_t sp)
 	pt->ctx_set_bases(t->ctx, 0, 0);
 }
 
+/* Copies of what may be shared with others, made while the call can still fail. NULL: not shared. */
+struct own_pieces {
+	struct fd_table *files;
+	struct sighand *sighand;
+};
+
+static void own_pieces_put(struct task *t, struct own_pieces *own)
+{
+	fd_table_put(&t->vfs, own->files);
+	sighand_put(own->sighand);
+}
+
+static int own_pieces_make(struct task *t, struct own_pieces *own)
+{
+	if (refcount_read(&t->files->refs) > 1) {
+		own->files = fd_table_copy(t->files);
+		if (!own->files)
+			return -ENOMEM;
+	}
+	if (refcount_read(&t->tg->sighand->refs) > 1) {
+		own->sighand = sighand_copy(t->tg->sighand);
+		if (!own->sighand)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* The point of no return has passed: take over what exec_load made. */
-static void install_image(struct task *t, struct exec_result *r)
+static void install_image(struct task *t, struct exec_result *r, struct own_pieces *own)
 {
 	struct thread_group *tg = t->tg;
 	struct kernel *k = t->kernel;
 	struct sighand *sh, *old_sh;
-	struct fd_table *files, *old_files;
+	struct fd_table *old_files;
 	struct mm *old_mm;
 
-	/* A table shared by CLONE_FILES is left to the others. */
-	if (refcount_read(&t->files->refs) > 1) {
-		files = fd_table_copy(t->files);
-		if (files && !IS_ERR(files)) {
-			mutex_lock(&t->own_lock);
-			old_files = t->files;
-			t->files = files;
-			mutex_unlock(&t->own_lock);
-			fd_table_put(&t->vfs, old_files);
-		}
+	/*
+	 * A table shared by CLONE_FILES is left to the others. One that only the threads which are
+	 * gone now had goes on, with the locks that are its.
+	 */
+	if (own->files && refcount_read(&t->files->refs) > 1) {
+		mutex_lock(&t->own_lock);
+		old_files = t->files;
+		t->files = own->files;
+		own->files = old_files;
+		mutex_unlock(&t->own_lock);
 	}
 	fast_detach(t);
 	mutex_lock(&t->own_lock);
@@ -139,7 +166,8 @@ static void install_image(struct task *t, struct exec_result *r)
 	fd_table_exec(&t->vfs, t->files);
 
 	/* A sighand shared by CLONE_SIGHAND with another process is left to that, too. */
-	sh = refcount_read(&tg->sighand->refs) > 1 ? sighand_copy(tg->sighand) : NULL;
+	sh = own->sighand;
+	own->sighand = NULL;
 	mutex_lock(&k->tasklist);
 	if (sh) {
 		old_sh = sighand_lock(tg);
@@ -173,6 +201,7 @@ static long do_exec(struct task *t, const struct path *base, const char *name, b
 {
 	struct exec_args args = {0};
 	struct exec_result result = {0};
+	struct own_pieces own = {0};
 	struct strings argv, envp = {0};
 	struct file *file = NULL;
 	char fdname[PATH_MAX + 32];
@@ -219,12 +248,14 @@ static long do_exec(struct task *t, const struct path *base, const char *name, b
 	err = exec_load(t->kernel->platform, &args, &result);
 	if (err)
 		goto out_file;
-	err = task_zap_other_threads(t);
-	if (err) {
+	err = own_pieces_make(t, &own);
+	if (!err)
+		err = task_zap_other_threads(t);
+	if (err)
 		exec_result_put(&result);
-		goto out_file;
-	}
-	install_image(t, &result);
+	else
+		install_image(t, &result, &own);
+	own_pieces_put(t, &own);
 out_file:
 	file_put(file);
 out_envp:

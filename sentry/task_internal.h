@@ -7,9 +7,16 @@
 
 #include "sentry/task.h"
 
+/* As task_publish, tasklist held. */
+int task_publish_locked(struct task *t, struct thread_group *parent) __must_check;
+/* Takes it back: the leader of a new group without a parent. In the same hold of tasklist. */
+void task_unpublish_locked(struct task *t);
 /* Runs on the task's own host thread and consumes its reference. */
 void task_exit(struct task *t);
-/* Ends a published task whose host thread could not be started; consumes its reference. */
+/*
+ * Ends a published task whose host thread could not be started, without a word to its parent; consumes
+ * its reference.
+ */
 void task_never_ran(struct task *t);
 /* A vfork parent may go on. */
 void task_vfork_release(struct task *t);

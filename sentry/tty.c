@@ -194,18 +194,13 @@ static void drop_session_locked(struct tty *tty)
 	set_pid(&tty->pgrp, NULL);
 }
 
-int tty_set_controlling(struct tty *tty, struct thread_group *tg)
+int tty_set_controlling_locked(struct tty *tty, struct thread_group *tg)
 {
-	int err = 0;
-
-	mutex_lock(&tty->kernel->tasklist);
 	if (tg->session != tg->pid || (tg->tty && tg->tty != tty) ||
 	    (tty->session && tty->session != tg->session))
-		err = -EPERM;
-	else
-		set_controlling_locked(tty, tg);
-	mutex_unlock(&tty->kernel->tasklist);
-	return err;
+		return -EPERM;
+	set_controlling_locked(tty, tg);
+	return 0;
 }
 
 void tty_opened(const struct vfs_ctx *ctx, struct tty *tty, struct file *file)

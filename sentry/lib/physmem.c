@@ -310,12 +310,27 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 	return gpa;
 }
 
+static _Atomic long fail_at;
+
+void frame_fail_at(long n)
+{
+	fail_at = n;
+}
+
+/* Is it this call's turn to fail? One load unless a test asked for it. */
+static bool fails_now(void)
+{
+	return unlikely(fail_at > 0) && atomic_fetch_sub(&fail_at, 1) == 1;
+}
+
 static gpa_t alloc_one(bool zero)
 {
 	struct physmem *pm = physmem;
 	gpa_t gpa;
 	bool warm;
 
+	if (fails_now())
+		return GPA_NONE;
 	mutex_lock(&pm->lock);
 	warm = pm->nr_warm;
 	gpa = warm ? pm->warm[--pm->nr_warm] : take_extent_locked(pm, 0);
@@ -345,7 +360,7 @@ gpa_t frame_alloc_extent(size_t n)
 	unsigned int order;
 	gpa_t gpa;
 
-	if (!n || n > EXTENT_MAX)
+	if (!n || n > EXTENT_MAX || fails_now())
 		return GPA_NONE;
 	order = order_of(n);
 	mutex_lock(&pm->lock);

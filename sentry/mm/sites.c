@@ -556,7 +556,7 @@ uaddr_t mm_site_stub(struct mm *mm)
 	uaddr_t va;
 
 	read_lock(&mm->lock);
-	va = mm->sites && mm->sites->nr_areas ? mm->sites->areas[0]->va : 0;
+	va = mm->sites && !mm->sites->stopped && mm->sites->nr_areas ? mm->sites->areas[0]->va : 0;
 	read_unlock(&mm->lock);
 	return va;
 }

@@ -35,7 +35,7 @@ enum site_place {
 /* What @rip is to do with rewritten sites. */
 enum site_place mm_site_place(struct mm *mm, uaddr_t rip, uaddr_t *at);
 
-/* Address of the common code's copy for this mm; 0: nothing was rewritten. */
+/* Address of the common code's copy for this mm; 0: nothing is rewritten. */
 uaddr_t mm_site_stub(struct mm *mm);
 /* Every site gets its bytes back and none is rewritten again. */
 void mm_sites_stop(struct mm *mm);
