@@ -172,8 +172,7 @@ static int start_kernel(struct boot *b)
 		b->kernel->strace.fd = b->config.strace_fd;
 	}
 	/* A trace shows every call. */
-	fast_init(b->kernel,
-		  !b->config.no_rewrite && !b->kernel->strace.enabled &&
+	fast_init(!b->config.no_rewrite && !b->kernel->strace.enabled &&
 			  b->kernel->platform->type->fastcalls,
 		  b->config.poll_percent);
 	if (b->config.hostname) {

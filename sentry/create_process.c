@@ -349,7 +349,7 @@ int kernel_start_process(struct kernel *k, struct thread_group *tg)
 	mutex_lock(&k->tasklist);
 	k->started = true;
 	mutex_unlock(&k->tasklist);
-	err = kernel_fail_point("start") ? -EAGAIN : task_start(t);
+	err = task_start(t);
 	if (err)
 		task_never_ran(t);
 	return err;

@@ -18,12 +18,12 @@ static bool rewrite_enabled;
 static struct mutex info_lock; /* LOCK_OBJECT: guards every task's fast.info */
 static _Atomic uint64_t nr_answered, nr_bells, nr_trapped;
 
-void fast_init(struct kernel *k, bool rewrite, unsigned int share)
+void fast_init(bool rewrite, unsigned int share)
 {
 	mutex_init(&info_lock, LOCK_OBJECT);
 	rewrite_enabled = rewrite;
 	if (rewrite && share)
-		poller_init(k, share);
+		poller_init(share);
 }
 
 void fast_task_init(struct task *t)
@@ -221,7 +221,6 @@ static void fix_common(struct task *t, size_t off)
 	if (!box) {
 		/* Nothing can have been posted: this thread has never had a box here. */
 		t->regs.rip = t->regs.rcx - 2;
-		attach(t);
 		return;
 	}
 	switch (arch_callstub_where(off)) {
@@ -255,7 +254,7 @@ static void fix_common(struct task *t, size_t off)
 }
 
 /* The stub's own SYSCALL: as if the site's had trapped. True: the call was carried out already. */
-static bool take_bell(struct task *t)
+static bool take_bell(struct task *t, size_t off)
 {
 	struct callbox *box = t->fast.box;
 	uaddr_t after = box ? box->after : t->regs.rcx;
@@ -269,8 +268,23 @@ static bool take_bell(struct task *t)
 		atomic_store(&box->state, CALLBOX_DONE);
 	t->regs.rip = after;
 	t->regs.rcx = after;
-	poller_note_bell(t);
+	poller_note_bell(t, arch_callstub_where(off - 2) == CALLSTUB_POSTED);
 	return false;
+}
+
+/* A page fault in a slot or in the common code: the GS base is gone, or was never there. */
+static void restore_gs(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+	uint64_t fs_base, gs_base;
+
+	if (!t->fast.box) {
+		attach(t);
+		return;
+	}
+	pt->ctx_get_bases(t->ctx, &fs_base, &gs_base);
+	if (gs_base != t->fast.box_va)
+		pt->ctx_set_bases(t->ctx, fs_base, t->fast.box_va);
 }
 
 bool fast_fixup(struct task *t, struct trap *trap)
@@ -279,22 +293,28 @@ bool fast_fixup(struct task *t, struct trap *trap)
 
 	/* A few steps at most: refused, then given up, then the site. */
 	for (int i = 0; i < 4; i++) {
-		enum site_place place;
-		uaddr_t at;
+		struct site_spot spot;
+		enum site_place place = mm_site_place(t->mm, t->regs.rip, &spot);
 
-		place = mm_site_place(t->mm, t->regs.rip, &at);
 		if (place == SITE_NONE)
 			break;
 		if (trap->kind == TRAP_SYSCALL) {
-			if (place == SITE_COMMON && arch_callstub_trapped(at))
-				return take_bell(t);
+			if (place == SITE_COMMON && arch_callstub_trapped(spot.at))
+				return take_bell(t, spot.at);
 			/* Just behind a slot's own SYSCALL, or something else of the program's. */
 			break;
 		}
-		if (place == SITE_COMMON)
-			fix_common(t, at);
-		else
-			t->regs.rip = at;
+		if (trap->kind == TRAP_FAULT && !dealt)
+			restore_gs(t);
+		if (place == SITE_COMMON) {
+			fix_common(t, spot.at);
+		} else if (place == SITE_START && trap->kind == TRAP_FAULT && !t->fast.box) {
+			/* No memory for a box: the call is made the long way. */
+			t->regs.rax = (uint64_t)spot.nr;
+			t->regs.rip = spot.syscall;
+		} else {
+			t->regs.rip = spot.at;
+		}
 		/* What it met there (no box yet; the middle of a jump) isn't the program's. */
 		dealt = true;
 	}

@@ -56,7 +56,7 @@ void fast_get_stats(struct fast_stats *st);
  * Once, before tasks: what may be used. @share: percent of a CPU's time that may be spent looking in
  * vain; 0: nobody looks.
  */
-void fast_init(struct kernel *k, bool rewrite, unsigned int share);
+void fast_init(bool rewrite, unsigned int share);
 
 void fast_task_init(struct task *t);
 /* Around ctx_run. */
@@ -84,9 +84,9 @@ void fast_info_changed(struct task *t);
 bool poller_takes(int nr);
 bool poller_add(struct task *t);
 void poller_remove(struct task *t);
-/* A call was posted by trap because nobody polls. */
-void poller_note_bell(struct task *t);
-void poller_init(struct kernel *k, unsigned int share);
+/* A call came from the stub by a trap: nobody polls, or user code has waited and @given_up. */
+void poller_note_bell(struct task *t, bool given_up);
+void poller_init(unsigned int share);
 /* Called where a task is about to sleep: if a poller does it, another takes over its work. */
 void poller_blocks(void);
 extern bool poller_enabled;

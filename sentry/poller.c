@@ -38,27 +38,38 @@
 #define IDLE_NS	     300000  /* without a call: sleep */
 #define BELLS	     6	     /* within BELLS_NS: wake up */
 #define BELLS_NS     2000000
-#define BACKOFF_NS   2000000 /* after it was found that the CPU is wanted; doubles */
+#define GIVEN_UP     4	     /* times user code waited in vain within GIVEN_UP_NS: stop */
+#define GIVEN_UP_NS  2000000
+#define BACKOFF_NS   2000000 /* for so long; doubles */
 #define BACKOFF_MAX  256000000
+#define WINDOW_NS    20000000 /* over which time in vain, and PREEMPTIONS, are counted */
+#define PREEMPTIONS  10
+#define WORTH_NS     20000 /* less than a call in this time isn't worth polling for */
+#define LOOKS	     64	   /* between two looks at the clock */
 #define STACK_SIZE   (256UL << 10)
 #define MAX_HELPERS  32
 
 bool poller_enabled;
 _Atomic uint64_t poller_served;
 
+struct recent {
+	_Atomic uint64_t since; /* ns */
+	_Atomic uint32_t n;
+};
+
 static struct {
-	struct kernel *k;
 	uint64_t share; /* percent */
 	unsigned int ncpus;
 	_Atomic(struct task *) task[MAX_TASKS];
+	/* Their boxes, to look at without more ado: the memory stays mapped, whoever has it next. */
+	_Atomic(struct callbox *) box[MAX_TASKS];
 	_Atomic int high; /* slots used so far */
 	_Atomic(struct task *) hazard; /* looked at by the poller right now */
 	pthread_mutex_t lock; /* slots */
 	_Atomic uint32_t wanted; /* futex: 1 POLLING */
 	_Atomic uint64_t not_before; /* CLOCK_MONOTONIC ns */
-	_Atomic uint64_t bell_since;
-	_Atomic uint32_t bells;
-	uint64_t backoff;
+	struct recent bells, given_up;
+	_Atomic uint64_t backoff; /* ns */
 	_Atomic bool started; /* there is a thread */
 	/* Helpers: threads that are not the poller now. */
 	_Atomic uint32_t vacant; /* futex: 1 when nobody is the poller */
@@ -184,6 +195,7 @@ bool poller_add(struct task *t)
 			continue;
 		t->fast.slot = i;
 		atomic_store(&poll.task[i], t);
+		atomic_store(&poll.box[i], t->fast.box);
 		if (i >= atomic_load(&poll.high))
 			atomic_store(&poll.high, i + 1);
 		atomic_store(&t->fast.box->spin, atomic_load(&poll.wanted) ? SPIN_BUDGET : 0);
@@ -198,6 +210,7 @@ void poller_remove(struct task *t)
 	if (t->fast.slot < 0)
 		return;
 	pthread_mutex_lock(&poll.lock);
+	atomic_store(&poll.box[t->fast.slot], NULL);
 	atomic_store(&poll.task[t->fast.slot], NULL);
 	t->fast.slot = -1;
 	pthread_mutex_unlock(&poll.lock);
@@ -218,22 +231,46 @@ static void set_spin(uint32_t spin)
 	pthread_mutex_unlock(&poll.lock);
 }
 
-void poller_note_bell(struct task *t)
+/* Counts events that come within @ns of each other: the number so far. */
+static uint32_t count_event(struct recent *r, uint64_t now, uint64_t ns)
 {
-	uint64_t now, since;
+	if (now - atomic_load(&r->since) > ns) {
+		atomic_store(&r->since, now);
+		atomic_store(&r->n, 1);
+		return 1;
+	}
+	return atomic_fetch_add(&r->n, 1) + 1;
+}
 
-	if (!poller_enabled || t->fast.slot < 0 || atomic_load(&poll.wanted))
+/* No polling for a while, twice as long as last time. */
+static void back_off(uint64_t now)
+{
+	uint64_t ns = MIN(MAX(atomic_load(&poll.backoff) * 2, (uint64_t)BACKOFF_NS),
+			  (uint64_t)BACKOFF_MAX);
+
+	atomic_store(&poll.backoff, ns);
+	atomic_store(&poll.not_before, now + ns);
+}
+
+void poller_note_bell(struct task *t, bool given_up)
+{
+	uint64_t now;
+
+	if (!poller_enabled || t->fast.slot < 0)
 		return;
 	now = now_ns();
-	since = atomic_load(&poll.bell_since);
-	if (now - since > BELLS_NS) {
-		atomic_store(&poll.bell_since, now);
-		atomic_store(&poll.bells, 1);
+	if (atomic_load(&poll.wanted)) {
+		/* It is there, but doesn't get to run, or is busy: waiting for it is a loss. */
+		if (given_up && count_event(&poll.given_up, now, GIVEN_UP_NS) == GIVEN_UP) {
+			back_off(now);
+			set_spin(0);
+			atomic_store(&poll.wanted, 0);
+		}
 		return;
 	}
-	if (atomic_fetch_add(&poll.bells, 1) + 1 < BELLS || now < atomic_load(&poll.not_before))
+	if (count_event(&poll.bells, now, BELLS_NS) < BELLS || now < atomic_load(&poll.not_before))
 		return;
-	atomic_store(&poll.bells, 0);
+	atomic_store(&poll.bells.n, 0);
 	if (!atomic_exchange(&poll.wanted, 1))
 		futex_wake(&poll.wanted);
 	if (!atomic_exchange(&poll.started, true) && !start_thread())
@@ -267,6 +304,19 @@ static long carry_out(struct task *t, int nr, const uint64_t *a)
 	return ret;
 }
 
+/* Sends user code to the stub's way of ringing at once, unless it is about to ring anyway. */
+static void refuse(struct task *t, uint64_t nr)
+{
+	struct callbox *box = t->fast.box;
+	uint64_t after = box->after;
+
+	box->after2 = after;
+	box->ret = nr;
+	box->after = mm_site_stub(t->mm) + (uint64_t)(callstub_refused - callstub_start);
+	if (atomic_exchange(&box->state, CALLBOX_DONE) != CALLBOX_TAKEN)
+		box->after = after;
+}
+
 /* The task is ours (POLLER) and has posted a call. */
 static void serve(struct task *t)
 {
@@ -281,11 +331,7 @@ static void serve(struct task *t)
 	for (int i = 0; i < 6; i++)
 		a[i] = __atomic_load_n(&box->args[i], __ATOMIC_RELAXED);
 	if (nr >= SYSCALL_MAX || !poller_takes((int)nr) || would_block(t, (int)nr, a)) {
-		/* To the stub's way of ringing at once. */
-		box->after2 = box->after;
-		box->ret = nr;
-		box->after = mm_site_stub(t->mm) + (uint64_t)(callstub_refused - callstub_start);
-		atomic_exchange(&box->state, CALLBOX_DONE);
+		refuse(t, nr);
 		return;
 	}
 	t->fast.nr = nr;
@@ -309,6 +355,25 @@ static void serve(struct task *t)
 		t->kernel->platform->type->ctx_kick(t->ctx);
 }
 
+/* Serves the task in slot @i, whose box seems to hold a call. */
+static bool try_serve(int i)
+{
+	struct task *t = atomic_load(&poll.task[i]);
+	uint32_t owner = FAST_GUEST;
+	bool claimed;
+
+	atomic_store(&poll.hazard, t);
+	claimed = t && atomic_load(&poll.task[i]) == t &&
+		  atomic_compare_exchange_strong(&t->fast.owner, &owner, FAST_POLLER);
+	/* From here on the owner word keeps it alive. */
+	atomic_store(&poll.hazard, NULL);
+	if (!claimed)
+		return false;
+	serve(t);
+	release(t);
+	return true;
+}
+
 /* Looks at everyone once. Returns how many calls it found. */
 static unsigned int look_around(void)
 {
@@ -316,27 +381,15 @@ static unsigned int look_around(void)
 	unsigned int found = 0;
 
 	for (int i = 0; i < high; i++) {
-		struct task *t = atomic_load_explicit(&poll.task[i], memory_order_relaxed);
-		uint32_t owner = FAST_GUEST;
+		struct callbox *box = atomic_load_explicit(&poll.box[i], memory_order_relaxed);
 
-		if (!t)
+		if (!box ||
+		    atomic_load_explicit(&box->state, memory_order_acquire) != CALLBOX_CALL)
 			continue;
-		atomic_store(&poll.hazard, t);
-		if (atomic_load(&poll.task[i]) == t &&
-		    atomic_load_explicit(&t->fast.owner, memory_order_relaxed) == FAST_GUEST &&
-		    atomic_load_explicit(&t->fast.box->state, memory_order_relaxed) ==
-			    CALLBOX_CALL &&
-		    atomic_compare_exchange_strong(&t->fast.owner, &owner, FAST_POLLER)) {
-			/* From here on the owner word keeps it alive. */
-			atomic_store(&poll.hazard, NULL);
-			serve(t);
-			found++;
-			release(t);
-			if (handed_over)
-				return found;
-		}
+		found += try_serve(i);
+		if (handed_over)
+			break;
 	}
-	atomic_store(&poll.hazard, NULL);
 	return found;
 }
 
@@ -351,9 +404,10 @@ static long preemptions(void)
 /* Until there is nothing to do, or others want the CPU. */
 static void poll_for_a_while(void)
 {
-	uint64_t start = now_ns(), last = start, idle = 0, now;
-	long preempted = preemptions();
+	uint64_t start = now_ns(), begin = start, last = start, mark = start, now = start;
+	uint64_t vain = 0;
 	uint64_t served = atomic_load(&poller_served);
+	long preempted = preemptions();
 	unsigned int quiet = 0;
 
 	set_spin(SPIN_BUDGET);
@@ -364,33 +418,29 @@ static void poll_for_a_while(void)
 			quiet = 0;
 			continue;
 		}
-		__builtin_ia32_pause();
-		if (++quiet % 64)
+		if (++quiet % LOOKS)
 			continue;
 		now = now_ns();
-		if (quiet == 64)
-			last = now;
-		if (now - last > IDLE_NS)
+		if (quiet == LOOKS)
+			last = mark = now;
+		vain += now - mark;
+		mark = now;
+		if (now - last > IDLE_NS || !atomic_load(&poll.wanted))
 			break;
 		/* Looking in vain costs others; that is limited. */
-		idle += 64 * 40;
-		if (now - start > 20000000) {
-			if (preemptions() - preempted > 10 || idle * 100 > (now - start) * poll.share)
-				break;
-			start = now;
-			idle = 0;
-			preempted = preemptions();
-		}
+		if (now - start < WINDOW_NS)
+			continue;
+		if (preemptions() - preempted > PREEMPTIONS || vain * 100 > (now - start) * poll.share)
+			break;
+		start = now;
+		vain = 0;
+		preempted = preemptions();
 	}
-	now = now_ns();
 	/* Was it worth while? */
-	if (atomic_load(&poller_served) - served < (now - start) / 20000) {
-		poll.backoff = poll.backoff ? MIN(poll.backoff * 2, (uint64_t)BACKOFF_MAX)
-					    : BACKOFF_NS;
-		atomic_store(&poll.not_before, now + poll.backoff);
-	} else {
-		poll.backoff = 0;
-	}
+	if (atomic_load(&poller_served) - served < (now - begin) / WORTH_NS)
+		back_off(now);
+	else
+		atomic_store(&poll.backoff, 0);
 	set_spin(0);
 	atomic_store(&poll.wanted, 0);
 }
@@ -454,11 +504,10 @@ void poller_blocks(void)
 		start_thread();
 }
 
-void poller_init(struct kernel *k, unsigned int share)
+void poller_init(unsigned int share)
 {
 	cpu_set_t set;
 
-	poll.k = k;
 	poll.share = share;
 	if (sched_getaffinity(0, sizeof(set), &set))
 		return;

@@ -109,6 +109,8 @@ int task_start(struct task *t)
 	pthread_t thread;
 	int err;
 
+	if (kernel_fail_point("host thread"))
+		return -EAGAIN;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);

@@ -173,6 +173,8 @@ int erofs_inode_read(const struct erofs *fs, uint64_t nid, struct erofs_inode *o
 
 /* ---- data ---- */
 
+#define MAX_RUN (8ULL << 20) /* bytes of small chunks given as one */
+
 static int map_chunk(const struct erofs *fs, const struct erofs_inode *inode, uint64_t pos,
 		     uint64_t *off, uint64_t *len)
 {
@@ -192,8 +194,8 @@ static int map_chunk(const struct erofs *fs, const struct erofs_inode *inode, ui
 	*len = left;
 	*off = blkaddr == EROFS_NULL_ADDR ? UINT64_MAX
 					  : ((uint64_t)blkaddr << EROFS_BLKSZBITS) + inside;
-	/* Chunks that follow each other are one run. */
-	while (pos + *len < inode->size) {
+	/* Chunks that follow each other are one run, but looking for its end has one, too. */
+	while (pos + *len < inode->size && *len < MAX_RUN) {
 		uint32_t next;
 
 		p = at(fs, table + (++chunk) * unit, unit);

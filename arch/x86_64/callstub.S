@@ -28,7 +28,6 @@ callstub_enter:
 callstub_post:
 	movl	$CALLBOX_CALL, %gs:CALLBOX_STATE
 callstub_wait:
-	pause
 	mov	%gs:CALLBOX_STATE, %ecx
 	jrcxz	callstub_done
 	lea	-1(%r11), %rcx

@@ -194,9 +194,9 @@ static void *alloc_small(size_t class)
 
 static _Atomic long fail_at;
 
-void arena_fail_at(long n)
+long arena_fail_at(long n)
 {
-	fail_at = n;
+	return atomic_exchange(&fail_at, n);
 }
 
 /* Is it this allocation's turn to fail? One load unless a test asked for it. */

@@ -20,8 +20,11 @@ int arena_init(void) __must_check;
 /* Bytes handed out and not freed: tests compare it before and after. */
 size_t arena_in_use(void);
 
-/* For tests: of the allocations from now on the @n-th fails, once. 0: none. */
-void arena_fail_at(long n);
+/*
+ * For tests: of the allocations from now on the @n-th fails, once. 0: none. Returns how far away the
+ * failure asked for before still was: 0 or less, it has happened.
+ */
+long arena_fail_at(long n);
 
 /* Return memory aligned to 16 bytes (a page if @size is a page or more), or NULL. */
 void *kmalloc(size_t size) __must_check __attribute__((malloc, alloc_size(1)));

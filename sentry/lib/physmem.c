@@ -312,9 +312,9 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 
 static _Atomic long fail_at;
 
-void frame_fail_at(long n)
+long frame_fail_at(long n)
 {
-	fail_at = n;
+	return atomic_exchange(&fail_at, n);
 }
 
 /* Is it this call's turn to fail? One load unless a test asked for it. */

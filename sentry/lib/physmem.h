@@ -78,8 +78,8 @@ void frame_get(gpa_t gpa);
 /* Drops a reference; the last one frees the frame and gives the memory back to the host. */
 void frame_put(gpa_t gpa);
 uint32_t frame_refs(gpa_t gpa);
-/* For tests: of the calls that hand out frames from now on the @n-th fails, once. 0: none. */
-void frame_fail_at(long n);
+/* For tests: of the calls that hand out frames the @n-th fails, as arena_fail_at says it. */
+long frame_fail_at(long n);
 /* Drops one reference on each of @n frames from @gpa: one host call per freed run. */
 void frame_put_range(gpa_t gpa, size_t n);
 

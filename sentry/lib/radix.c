@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A 64-way radix tree. Empty nodes are freed on removal, so an empty array holds no memory. */
+/*
+ * A 64-way radix tree. Nodes that hold nothing are freed, on removal and when an insertion fails, and
+ * the tree is no higher than its largest index needs: what memory it holds depends on its contents only.
+ */
 #include "sentry/lib/radix.h"
 
 #include <errno.h>
@@ -56,28 +59,45 @@ static int grow(struct radix *r, uint64_t index)
 	return 0;
 }
 
+/* Frees the empty nodes on the way to @index, and roots that only lengthen the way. */
+static void prune(struct radix *r, uint64_t index)
+{
+	struct radix_node *path[12], *n;
+	unsigned int level = r->height, top = r->height - 1;
+
+	if (!r->root)
+		return;
+	for (n = r->root; n; n = level ? n->child[slot_of(index, level)] : NULL)
+		path[--level] = n;
+	for (; level < top && !path[level]->used; level++) {
+		kfree(path[level]);
+		path[level + 1]->child[slot_of(index, level + 1)] = NULL;
+		path[level + 1]->used--;
+	}
+	if (!r->root->used) {
+		kfree(r->root);
+		r->root = NULL;
+		r->height = 0;
+	}
+	while (r->height > 1 && r->root->used == 1 && r->root->child[0]) {
+		n = r->root;
+		r->root = n->child[0];
+		r->height--;
+		kfree(n);
+	}
+}
+
 static void remove_index(struct radix *r, uint64_t index)
 {
-	struct radix_node *path[12], *n = r->root;
-	unsigned int level;
+	struct radix_node *n = r->root;
 
 	if (!radix_get(r, index))
 		return;
-	for (level = r->height - 1; level > 0; level--) {
-		path[level] = n;
+	for (unsigned int level = r->height - 1; level > 0; level--)
 		n = n->child[slot_of(index, level)];
-	}
 	n->value[slot_of(index, 0)] = 0;
-	while (--n->used == 0) {
-		kfree(n);
-		if (++level == r->height) {
-			r->root = NULL;
-			r->height = 0;
-			return;
-		}
-		n = path[level];
-		n->child[slot_of(index, level)] = NULL;
-	}
+	n->used--;
+	prune(r, index);
 }
 
 int radix_set(struct radix *r, uint64_t index, uint64_t value)
@@ -89,7 +109,7 @@ int radix_set(struct radix *r, uint64_t index, uint64_t value)
 		return 0;
 	}
 	if (grow(r, index))
-		return -ENOMEM;
+		goto out_prune;
 	n = r->root;
 	for (unsigned int level = r->height - 1; level > 0; level--) {
 		struct radix_node **slot = &n->child[slot_of(index, level)];
@@ -97,7 +117,7 @@ int radix_set(struct radix *r, uint64_t index, uint64_t value)
 		if (!*slot) {
 			*slot = kzalloc(sizeof(**slot));
 			if (!*slot)
-				return -ENOMEM;
+				goto out_prune;
 			n->used++;
 		}
 		n = *slot;
@@ -106,6 +126,10 @@ int radix_set(struct radix *r, uint64_t index, uint64_t value)
 		n->used++;
 	n->value[slot_of(index, 0)] = value;
 	return 0;
+
+out_prune:
+	prune(r, index);
+	return -ENOMEM;
 }
 
 /* First present index >= *@index below @n, which covers [base, …) at @level. */

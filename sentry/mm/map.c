@@ -95,6 +95,10 @@ int unmap_locked(struct mm *mm, uaddr_t start, uaddr_t end)
 	if (err)
 		return err;
 	for (v = vma_find(mm, start); v && v->start < end; v = vma_next(v)) {
+		if (v->flags & VMA_SEALED)
+			return -EPERM;
+	}
+	for (v = vma_find(mm, start); v && v->start < end; v = vma_next(v)) {
 		if (v->file && (v->flags & VMA_SHARED))
 			mm_sync_vma(v, v->start, v->end);
 	}

@@ -56,6 +56,7 @@ enum {
 	VMA_DENY_WRITE = 512, /* shared mapping of a file opened read-only: mprotect can't add write */
 	VMA_SHMEM = 1024,     /* shared anonymous: the file is mm_shmem_file's */
 	VMA_IMAGE = 2048,     /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
+	VMA_SEALED = 4096,    /* as by mseal(2): can't be unmapped, moved or protected otherwise */
 };
 
 struct mm_limits { /* RLIMIT_AS, DATA, STACK, MEMLOCK: read from the task before the call */

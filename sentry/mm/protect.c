@@ -49,6 +49,8 @@ void pages_reprotect(struct vma *vma, uaddr_t start, uaddr_t end)
 /* May @v get @prot in [start, end)? */
 static int check(const struct vma *v, uaddr_t start, uaddr_t end, unsigned long prot)
 {
+	if (v->flags & VMA_SEALED)
+		return -EPERM;
 	if ((prot & PROT_WRITE) && (v->flags & VMA_DENY_WRITE))
 		return -EACCES;
 	if ((prot & PROT_EXEC) && v->file && path_noexec(&v->file->path))

@@ -116,6 +116,8 @@ static long remap_locked(struct mm *mm, uaddr_t old, size_t old_len, size_t new_
 	/* An old length of 0 makes a second mapping of shared pages. */
 	if (!old_len && !(v->flags & VMA_SHARED))
 		return -EINVAL;
+	if (v->flags & VMA_SEALED)
+		return -EPERM;
 	if ((flags & MREMAP_DONTUNMAP) && (v->flags & VMA_PINNED))
 		return -EINVAL;
 	if (old_len > new_len && !(flags & (MREMAP_FIXED | MREMAP_DONTUNMAP))) {

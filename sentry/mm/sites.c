@@ -228,6 +228,7 @@ static struct area *add_area(struct mm *mm, struct mm_sites *m, uaddr_t near)
 	if (mm_map_frames_locked(mm, va, a->frames, CALLSTUB_PAGES, PROT_READ | PROT_EXEC,
 				 "[kvmsbox]"))
 		goto out_frames;
+	vma_at(mm, va)->flags |= VMA_SEALED;
 	for (i = 0; i < CHUNK_UNITS; i++)
 		a->unit_site[i] = UINT16_MAX;
 	write_lock(&mm->pt_lock);
@@ -409,35 +410,19 @@ void sites_forget(struct mm *mm, uaddr_t start, uaddr_t end, bool restore)
 		return;
 	for (size_t i = 0; i < m->nr_sites; i++) {
 		struct site *s = &m->sites[i];
-		bool text_goes, slot_goes;
 
-		if (s->state != SITE_PATCHED) {
-			/* Something else may come here: look at it afresh. */
-			if (s->state == SITE_REFUSED && s->after > start && s->after <= end + 2) {
-				m = own_sites(mm);
-				if (!m)
-					return;
-				m->sites[i].state = SITE_SEEN;
-				m->sites[i].hits = 0;
-			}
-			continue;
-		}
-		text_goes = site_va(s) < end && s->after + s->how.moved_len > start;
-		slot_goes = s->slot >= start && s->slot < end;
-		if (!text_goes && !slot_goes)
+		if (s->state == SITE_SEEN || s->after - s->how.start >= end ||
+		    s->after + s->how.moved_len <= start)
 			continue;
 		m = own_sites(mm);
 		if (!m)
 			return;
 		s = &m->sites[i];
-		if (slot_goes || restore)
+		if (s->state == SITE_PATCHED && restore)
 			text_write(mm, site_va(s), s->old, 5);
+		/* Something else may come here: to be looked at afresh. */
 		s->state = SITE_SEEN;
 		s->hits = 0;
-	}
-	for (size_t i = 0; i < m->nr_areas; i++) {
-		if (m->areas[i]->va < end && m->areas[i]->va + AREA_SIZE > start && !restore)
-			m->areas[i]->shared = true; /* no new slots in it */
 	}
 }
 
@@ -503,16 +488,18 @@ void sites_free(struct mm *mm)
 /* ---- where a thread is ---- */
 
 /* In a slot: what comes before the moved instructions has no effect yet. */
-static enum site_place slot_place(const struct site *s, uaddr_t rip, uaddr_t *at)
+static enum site_place slot_place(const struct site *s, uaddr_t rip, struct site_spot *spot)
 {
 	/* The moved instructions are at home in the slot. */
 	if (s->how.nr < 0 && rip >= s->slot + 12)
 		return SITE_NONE;
-	*at = site_va(s);
+	spot->at = site_va(s);
+	spot->nr = s->how.nr;
+	spot->syscall = s->after - 2;
 	return SITE_START;
 }
 
-enum site_place mm_site_place(struct mm *mm, uaddr_t rip, uaddr_t *at)
+enum site_place mm_site_place(struct mm *mm, uaddr_t rip, struct site_spot *spot)
 {
 	enum site_place place = SITE_NONE;
 	struct mm_sites *m;
@@ -527,12 +514,12 @@ enum site_place mm_site_place(struct mm *mm, uaddr_t rip, uaddr_t *at)
 
 		if (rip < a->va || rip >= a->va + AREA_SIZE)
 			continue;
-		*at = rip - a->va;
-		index = a->unit_site[*at / CALLSTUB_UNIT];
-		if (*at < CALLSTUB_CHUNK)
+		spot->at = rip - a->va;
+		index = a->unit_site[spot->at / CALLSTUB_UNIT];
+		if (spot->at < CALLSTUB_CHUNK)
 			place = SITE_COMMON;
 		else if (index && index <= m->nr_sites)
-			place = slot_place(&m->sites[index - 1], rip, at);
+			place = slot_place(&m->sites[index - 1], rip, spot);
 		goto out_unlock;
 	}
 	/* The middle of a patch: only behind SYSCALL is there anything to go to. */
@@ -542,7 +529,7 @@ enum site_place mm_site_place(struct mm *mm, uaddr_t rip, uaddr_t *at)
 		if (s->state != SITE_PATCHED || s->how.nr >= 0 || rip < s->after ||
 		    rip >= s->after + s->how.moved_len)
 			continue;
-		*at = s->slot + 14 + (rip - s->after);
+		spot->at = s->slot + 14 + (rip - s->after);
 		place = SITE_INTERIOR;
 		break;
 	}
@@ -577,14 +564,14 @@ static bool add_box_page(struct mm *mm, struct mm_boxes *b)
 					   "[kvmsbox]");
 	if (ok) {
 		/* A child gets its own. */
-		vma_at(mm, va)->flags |= VMA_DONTFORK;
-		vma_at(mm, va + PAGE_SIZE)->flags |= VMA_DONTFORK;
+		vma_at(mm, va)->flags |= VMA_DONTFORK | VMA_SEALED;
+		vma_at(mm, va + PAGE_SIZE)->flags |= VMA_DONTFORK | VMA_SEALED;
 		b->page[b->n].va = va;
 		b->page[b->n].frame = frames[0];
 		b->page[b->n].info = frames[1];
 		b->page[b->n++].used = 0;
 	}
-	/* The references stay with the table: user code may unmap the pages, but we write to them. */
+	/* The references stay with the table: the sentry writes to them as long as it lasts. */
 	for (int i = 0; i < 2 && !ok; i++) {
 		if (frames[i] != GPA_NONE)
 			frame_put(frames[i]);

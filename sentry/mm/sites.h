@@ -28,12 +28,18 @@ void mm_site_trapped(struct mm *mm, uaddr_t after, bool (*wanted)(int nr));
 
 enum site_place {
 	SITE_NONE,     /* not ours */
-	SITE_COMMON,   /* in an area's common code: *@at is the offset in it */
-	SITE_START,    /* in a slot, nothing done yet: as if at *@at, the site's start */
-	SITE_INTERIOR, /* in the middle of a patch: the instruction meant is at *@at, in the slot */
+	SITE_COMMON,   /* in an area's common code: spot.at is the offset in it */
+	SITE_START,    /* in a slot, nothing done yet: as if at spot.at, the site's start */
+	SITE_INTERIOR, /* in the middle of a patch: the instruction meant is at spot.at, in the slot */
+};
+struct site_spot {
+	uaddr_t at;
+	/* SITE_START: the number that the site loads, and its SYSCALL. */
+	int nr;
+	uaddr_t syscall;
 };
 /* What @rip is to do with rewritten sites. */
-enum site_place mm_site_place(struct mm *mm, uaddr_t rip, uaddr_t *at);
+enum site_place mm_site_place(struct mm *mm, uaddr_t rip, struct site_spot *spot);
 
 /* Address of the common code's copy for this mm; 0: nothing is rewritten. */
 uaddr_t mm_site_stub(struct mm *mm);

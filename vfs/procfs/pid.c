@@ -786,6 +786,10 @@ static ssize_t mem_move(struct kiocb *io, struct iov_iter *it, bool write)
 
 	if (!t)
 		return 0;
+	if (!it->count) {
+		task_put(t);
+		return 0;
+	}
 	if (!self || task_may_access(self, t)) {
 		task_put(t);
 		return -EACCES;
