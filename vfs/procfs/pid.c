@@ -473,6 +473,20 @@ static int show_wchan(struct proc_show *s)
 	return 0;
 }
 
+/* Children belong to the process here, not to the thread that made them: the first thread has all. */
+static int show_children(struct proc_show *s)
+{
+	struct thread_group *tg = s->task->tg, *c;
+
+	mutex_lock(&tg->kernel->tasklist);
+	if (tg->leader == s->task) {
+		list_for_each_entry(c, &tg->children, sibling)
+			strbuf_printf(&s->b, "%d ", pid_nr(c->pid, s->ns));
+	}
+	mutex_unlock(&tg->kernel->tasklist);
+	return 0;
+}
+
 static int show_timerslack(struct proc_show *s)
 {
 	strbuf_printf(&s->b, "%lu\n", s->task->timer_slack);
@@ -921,6 +935,7 @@ static const struct proc_entry pid_children[] = {
 
 static const struct proc_entry thread_children[] = {
 	COMMON_ENTRIES,
+	REG("children", 0444, show_children),
 	{0},
 };
 
