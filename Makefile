@@ -15,10 +15,11 @@ CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -pthread -fno-pie
 LDFLAGS += -no-pie -pthread
 # What every start needs is linked in; what only an import needs is loaded by it (loader/lazy_libs.h).
-LDLIBS = -Wl,-Bstatic -lxxhash -lfdt -lseccomp -ljansson -Wl,-Bdynamic
+LDLIBS = -Wl,-Bstatic -lxxhash -lfdt -ljansson -Wl,-Bdynamic
 soname = $(shell objdump -p "$$($(CC) -print-file-name=lib$(1).so)" 2>/dev/null | \
 	   $(AWK) '$$1 == "SONAME" { print $$2 }')
-LAZY_LIBS = -DSONAME_ARCHIVE='"$(call soname,archive)"' -DSONAME_CRYPTO='"$(call soname,crypto)"'
+LAZY_LIBS = -DSONAME_ARCHIVE='"$(call soname,archive)"' -DSONAME_CRYPTO='"$(call soname,crypto)"' \
+	    -DSONAME_Z='"$(call soname,z)"'
 ifdef SAN
 CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds
 LDFLAGS += -fsanitize=address,undefined
@@ -48,6 +49,18 @@ $(BUILD)/%.o: %.S
 	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 
 %/loader/lazy_libs.o: CPPFLAGS += $(LAZY_LIBS)
+
+# The seccomp filters are assembled now, not at every start.
+$(BUILD)/seccomp_gen: tools/seccomp_gen.c sentry/lockdown_calls.h
+	@mkdir -p $(@D)
+	@echo "  CC  $@"
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -O1 $(WARN) -o $@ $< -lseccomp
+$(BUILD)/gen/seccomp_filters.inc: $(BUILD)/seccomp_gen
+	@mkdir -p $(@D)
+	@echo "  GEN $@"
+	$(Q)$(BUILD)/seccomp_gen >$@.tmp && mv $@.tmp $@
+$(patsubst %,%/sentry/lockdown.o,$(BUILD) $(BUILD)/clang $(BUILD)/san): $(BUILD)/gen/seccomp_filters.inc
+%/sentry/lockdown.o: CPPFLAGS += -I$(BUILD)/gen
 
 # The vDSO is a shared object of its own, embedded by vdso_blob.S.
 VDSO_SRCS = $(wildcard arch/$(ARCH)/vdso/*.c)
