@@ -224,7 +224,7 @@ static char *link_target(const char *name, const char *target, bool hard)
 static int scan_member(struct contents *c, struct archive *a, struct input *in,
 		       struct archive_entry *e)
 {
-	bool plain = archive_filter_code(a, 0) == ARCHIVE_FILTER_NONE;
+	bool plain = !in->gz && archive_filter_code(a, 0) == ARCHIVE_FILTER_NONE;
 	const char *raw = archive_entry_pathname(e), *target = archive_entry_hardlink(e);
 	uint64_t pos, size = (uint64_t)MAX(archive_entry_size(e), (int64_t)0);
 	char name[PATH_MAX];
@@ -276,7 +276,7 @@ static int scan_members(struct contents *c, struct archive *a, struct input *in)
 			return build_read_failed(c->b, a, in, NULL);
 		pos = archive_filter_bytes(a, 0);
 	}
-	return layer_ended(a, pos) ? 0 : damaged(c->b, "it", "is truncated: it has no end marker");
+	return layer_ended(in, a, pos) ? 0 : damaged(c->b, "it", "is truncated: it has no end marker");
 }
 
 /* Fills @c and sets the input's hash. */
@@ -301,9 +301,8 @@ static int scan(struct contents *c)
 	else
 		err = scan_members(c, a, &in);
 	archive_read_free(a);
-	if (!err && input_drain(&in))
-		err = image_fail(b->err, in.error, "image %s: reading it failed: %s", b->name,
-				 strerror(-in.error));
+	if (!err)
+		err = build_finish_input(b, &in, NULL);
 	if (!err) {
 		b->hash = XXH3_128bits_digest(in.xxh);
 		if (c->n)
@@ -527,14 +526,11 @@ static int import_layer(struct contents *c, const char *name, const struct diges
 	}
 	if (!err)
 		err = layer_import(b, &in, LAYER_LAYER, what);
-	if (err && d && !in.error && err == -EINVAL && !input_drain(&in) &&
+	if (!err)
+		err = build_finish_input(b, &in, what);
+	/* Also the reason behind whatever was found wrong. */
+	if ((!err || err == -EINVAL) && d && !in.error && !input_drain(&in) &&
 	    !digest_matches(in.digest, d))
-		/* The reason behind whatever was found wrong. */
-		err = damaged(b, what, "doesn't match its digest");
-	else if (!err && input_drain(&in))
-		err = image_fail(b->err, in.error, "image %s: reading it failed: %s", b->name,
-				 strerror(-in.error));
-	else if (!err && d && !digest_matches(in.digest, d))
 		err = damaged(b, what, "doesn't match its digest");
 	input_fini(&in);
 	return err;

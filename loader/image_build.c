@@ -32,6 +32,10 @@ int image_fail(struct image_error *err, int code, const char *fmt, ...)
 	for (char *p = err->message; *p; p++) {
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';
+		/* Terminals obey U+0080 to U+009F as well. */
+		else if ((unsigned char)*p == 0xc2 && (unsigned char)p[1] >= 0x80 &&
+			 (unsigned char)p[1] < 0xa0)
+			p[0] = p[1] = '?';
 	}
 	return code;
 }
@@ -123,13 +127,32 @@ int build_read_failed(struct build *b, struct archive *a, const struct input *in
 		return build_write_failed(b, -ENOMEM, what);
 	if (why && !strcmp(why, "Unrecognized archive format"))
 		return image_fail(b->err, -EINVAL,
-				  "image %s%s%.80s: not a tar archive, plain or compressed with gzip, "
+				  "image %s%s%.100s: not a tar archive, plain or compressed with gzip, "
 				  "bzip2, xz or zstd",
 				  b->name, of, what);
 	return image_fail(b->err, -EINVAL,
-			  "image %s%s%.80s: the archive is truncated or damaged (%.200s): copy or make "
+			  "image %s%s%.100s: the archive is truncated or damaged (%.200s): copy or make "
 			  "it again",
 			  b->name, of, what, why ? why : "unknown error");
+}
+
+int build_finish_input(struct build *b, struct input *in, const char *what)
+{
+	int err = input_finish(in);
+
+	if (!err)
+		return 0;
+	if (err == -EBADMSG)
+		return image_fail(b->err, -EINVAL,
+				  "image %s%s%.100s: the archive is truncated or damaged (%s): copy or "
+				  "make it again",
+				  b->name, what ? ": " : "", what ? what : "", in->why);
+	if (err == -ENOMEM)
+		return build_write_failed(b, err, "");
+	if (err == -EPIPE)
+		return image_fail(b->err, -EINVAL,
+				  "image %s: it became shorter while it was read: try again", b->name);
+	return image_fail(b->err, err, "image %s: reading it failed: %s", b->name, strerror(-err));
 }
 
 int build_spool(struct build *b)
@@ -168,11 +191,8 @@ static int import_rootfs(struct build *b, enum layer_kind kind)
 		err = build_write_failed(b, -ENOMEM, "");
 	}
 	if (!err) {
-		err = input_drain(&in);
-		if (err)
-			err = image_fail(b->err, err, "image %s: reading it failed: %s", b->name,
-					 strerror(-err));
-		else
+		err = build_finish_input(b, &in, NULL);
+		if (!err)
 			b->hash = XXH3_128bits_digest(in.xxh);
 	}
 	input_fini(&in);

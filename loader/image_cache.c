@@ -314,6 +314,18 @@ int cache_temp(struct cache *c, char *name, size_t size)
 	}
 }
 
+/* Renames @temp to @name, in place of whatever is there. */
+static int put_in_place(struct cache *c, const char *temp, const char *name)
+{
+	if (!renameat(c->dir, temp, c->dir, name))
+		return 0;
+	/* Nothing of ours, but an empty directory is no reason to fail for ever. */
+	if (errno == EISDIR && !unlinkat(c->dir, name, AT_REMOVEDIR) &&
+	    !renameat(c->dir, temp, c->dir, name))
+		return 0;
+	return -errno;
+}
+
 int cache_publish(struct cache *c, int fd, const char *temp_name, const char *hash)
 {
 	char name[64], proc[64], temp[64];
@@ -331,7 +343,7 @@ int cache_publish(struct cache *c, int fd, const char *temp_name, const char *ha
 	if (fchmod(fd, 0444))
 		return -errno;
 	if (temp_name[0])
-		return renameat(c->dir, temp_name, c->dir, name) ? -errno : 0;
+		return put_in_place(c, temp_name, name);
 	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
 	if (!linkat(AT_FDCWD, proc, c->dir, name, AT_SYMLINK_FOLLOW))
 		return 0;
@@ -344,10 +356,9 @@ int cache_publish(struct cache *c, int fd, const char *temp_name, const char *ha
 	unlinkat(c->dir, temp, 0);
 	if (linkat(AT_FDCWD, proc, c->dir, temp, AT_SYMLINK_FOLLOW))
 		return -errno;
-	if (!renameat(c->dir, temp, c->dir, name))
-		return 0;
-	err = -errno;
-	unlinkat(c->dir, temp, 0);
+	err = put_in_place(c, temp, name);
+	if (err)
+		unlinkat(c->dir, temp, 0);
 	return err;
 }
 

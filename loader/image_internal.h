@@ -21,6 +21,7 @@
 #include <openssl/evp.h>
 #include <sys/stat.h>
 #include <xxhash.h>
+#include <zlib.h>
 
 #include "loader/erofs_write.h"
 #include "loader/image.h"
@@ -54,6 +55,8 @@ struct input {
 	struct progress *progress;
 	int error; /* -errno of a failed read; -EPIPE: the file became shorter */
 	uint8_t *buf;
+	struct gunzip *gz; /* or NULL: the bytes are handed on as they are */
+	const char *why;   /* what is wrong with them, found by gz */
 };
 
 int input_init(struct input *in, int fd, uint64_t pos, uint64_t end,
@@ -61,6 +64,8 @@ int input_init(struct input *in, int fd, uint64_t pos, uint64_t end,
 void input_fini(struct input *in);
 /* Reads what libarchive left, for the hashes. 0 or -errno. */
 int input_drain(struct input *in) __must_check;
+/* The same, and checks the rest of a gzip file: -EBADMSG, with the reason in in->why. */
+int input_finish(struct input *in) __must_check;
 /*
  * A tar reader on @in, to be freed with archive_read_free. NULL: no memory. *@err is 0 or, when the
  * archive can't be read, -errno: the reader knows why (build_read_failed).
@@ -107,6 +112,8 @@ int build_charge_entry(struct build *b) __must_check;
 /* Why libarchive or its input stopped. Returns -errno, never 0. */
 int build_read_failed(struct build *b, struct archive *a, const struct input *in,
 		      const char *what);
+/* Reads what libarchive left (input_finish). 0 or -errno with a message. */
+int build_finish_input(struct build *b, struct input *in, const char *what) __must_check;
 /* An unnamed file in spool_dir. fd or -errno. */
 int build_spool(struct build *b) __must_check;
 
@@ -127,7 +134,7 @@ int layer_import(struct build *b, struct input *in, enum layer_kind kind,
  * Did the tar end with its end marker? A plain one that doesn't was cut short. @pos is where its
  * last member ended (archive_filter_bytes).
  */
-bool layer_ended(struct archive *a, int64_t pos);
+bool layer_ended(const struct input *in, struct archive *a, int64_t pos);
 
 /* ---- image_path.c ---- */
 

@@ -101,6 +101,11 @@ static int set_attributes(struct layer *l, struct enode *inode, struct archive_e
 	inode->mtime_nsec = (uint32_t)archive_entry_mtime_nsec(e);
 	if (inode->mtime_nsec > 999999999)
 		inode->mtime_nsec = 0;
+	/* A time of -5.25 in a PAX header comes from libarchive as -5 s and 0.25 s. */
+	if (inode->mtime < 0 && inode->mtime_nsec) {
+		inode->mtime--;
+		inode->mtime_nsec = 1000000000 - inode->mtime_nsec;
+	}
 	enode_clear_xattrs(l->b->writer, inode);
 	archive_entry_xattr_reset(e);
 	while (archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK) {
@@ -311,9 +316,9 @@ static int import_member(struct layer *l, struct archive_entry *e, bool first)
 
 /* ---- the tar ---- */
 
-bool layer_ended(struct archive *a, int64_t pos)
+bool layer_ended(const struct input *in, struct archive *a, int64_t pos)
 {
-	if (archive_filter_code(a, 0) != ARCHIVE_FILTER_NONE)
+	if (in->gz || archive_filter_code(a, 0) != ARCHIVE_FILTER_NONE)
 		return true; /* the compression knows its own end */
 	return archive_filter_bytes(a, 0) - pos >= 512;
 }
@@ -345,7 +350,7 @@ static int import_members(struct layer *l, uint64_t *n)
 			return build_read_failed(l->b, l->a, l->in, l->what);
 		pos = archive_filter_bytes(l->a, 0);
 	}
-	if (l->kind == LAYER_LAYER || layer_ended(l->a, pos))
+	if (l->kind == LAYER_LAYER || layer_ended(l->in, l->a, pos))
 		return 0;
 	return image_fail(l->b->err, -EINVAL,
 			  "image %s: the archive is truncated: it has no end marker; copy or make it "

@@ -6,12 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum lib { ARCHIVE, CRYPTO, NR_LIBS };
+enum lib { ARCHIVE, CRYPTO, Z, NR_LIBS };
 
 /* The names by which the build's own libraries want to be found at run time. */
 static const char *const lib_names[NR_LIBS] = {
 	[ARCHIVE] = SONAME_ARCHIVE,
 	[CRYPTO] = SONAME_CRYPTO,
+	[Z] = SONAME_Z,
 };
 
 static const struct function {

@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds every test/fuzz/fuzz_*.c with libFuzzer and runs each for FUZZ_SECONDS (default 10).
-# Prints ok/not ok per target and a closing line.
+# Builds every test/fuzz/fuzz_*.c with libFuzzer, ASan and UBSan and runs each for some seconds.
+# Prints ok/not ok per target and a closing line. The inputs that found something new stay in
+# BUILD/fuzz/corpus-NAME, those that failed in BUILD/fuzz/NAME-crash-*.
+#
+#	test/fuzz/run.sh [SECONDS [NAME…]]	default: FUZZ_SECONDS, else 10; all
 set -u
 cd "$(dirname "$0")/../.."
-seconds=${FUZZ_SECONDS:-10}
+seconds=${1:-${FUZZ_SECONDS:-10}}
+case $seconds in
+'' | *[!0-9]*) echo "usage: run.sh [SECONDS [NAME…]]" >&2; exit 2 ;;
+esac
+[ $# -eq 0 ] || shift
+only=" $* "
 out=${BUILD:-build}/fuzz
 mkdir -p "$out"
 passed=0 failed=0 skipped=0
@@ -17,23 +25,24 @@ sources() {
 	case $1 in
 	fuzz_elf) echo loader/elf.c ;;
 	fuzz_dtb) echo sentry/config.c ;;
-	fuzz_erofs) echo vfs/erofs.c ;;
-	fuzz_image) ls loader/image*.c loader/erofs_write*.c vfs/erofs.c sentry/lib/log.c ;;
+	fuzz_erofs) ls vfs/erofs.c loader/erofs_write*.c sentry/lib/rbtree.c ;;
+	fuzz_image) ls loader/image*.c loader/erofs_write*.c vfs/erofs.c sentry/lib/rbtree.c sentry/lib/log.c ;;
 	esac
 }
 for f in test/fuzz/fuzz_*.c; do
 	name=$(basename "$f" .c)
+	[ "$only" = "  " ] || [[ $only == *" $name "* ]] || continue
 	# shellcheck disable=SC2046
 	if ! clang -std=gnu11 -O1 -g -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iarch/x86_64 \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-o "$out/$name" "$f" $(sources "$name") \
-		-larchive -lxxhash -lfdt -ljansson -lcrypto 2>"$out/$name.log"; then
+		-larchive -lxxhash -lfdt -ljansson -lcrypto -lz 2>"$out/$name.log"; then
 		echo "not ok $name: does not build (see $out/$name.log)"
 		failed=$((failed + 1))
 		continue
 	fi
 	mkdir -p "$out/corpus-$name"
-	if timeout $((seconds + 30)) "$out/$name" -max_total_time="$seconds" -rss_limit_mb=2048 \
+	if timeout -k 10 $((seconds + 60)) "$out/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
 		-artifact_prefix="$out/$name-" "$out/corpus-$name" >"$out/$name.log" 2>&1; then
 		echo "ok $name"
 		passed=$((passed + 1))

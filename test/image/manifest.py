@@ -37,6 +37,14 @@ def mtime(m):
     return '%s.%s' % (sec, frac)
 
 
+def put(names, p, i):
+    old = names.get(p)
+    if old and old['mode'] >> 12 == 4 and i['mode'] >> 12 != 4:  # with all that was in it
+        for below in [n for n in names if n.startswith(p + b'/')]:
+            del names[below]
+    names[p] = i
+
+
 def from_tar(path):
     kinds = {tarfile.REGTYPE: 0o100000, tarfile.AREGTYPE: 0o100000, tarfile.CONTTYPE: 0o100000,
              tarfile.GNUTYPE_SPARSE: 0o100000, tarfile.DIRTYPE: 0o040000,
@@ -47,7 +55,7 @@ def from_tar(path):
         for m in t:
             p = clean(m.name)
             if m.type == tarfile.LNKTYPE:
-                names[p] = names[clean(m.linkname)]
+                put(names, p, names[clean(m.linkname)])
                 continue
             i = {'mode': kinds[m.type] | (m.mode & 0o7777), 'uid': m.uid, 'gid': m.gid,
                  'mtime': mtime(m), 'size': 0, 'dev': '0:0', 'what': '-'}
@@ -67,7 +75,7 @@ def from_tar(path):
             i['xattrs'] = ''.join(
                 ' %s=%s' % (escape(raw(k[len(prefix):])), escape(raw(v)))
                 for k, v in sorted(m.pax_headers.items()) if k.startswith(prefix))
-            names[p] = i
+            put(names, p, i)
     # Directories that no member describes.
     for p in list(names):
         while p := p[:p.rfind(b'/')]:

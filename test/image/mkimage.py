@@ -5,6 +5,8 @@
     mkimage.py tree OUT pax|gnu|ustar      a tree with everything a tar can hold
     mkimage.py member OUT SPEC…            a small tar, member by member:
         dir:NAME file:NAME=TEXT link:NAME=TARGET hard:NAME=TARGET size:NAME=BYTES fifo:NAME
+        copy:NAME=FILE
+    mkimage.py hostile DIR                 archives with manifests that nobody should write
     mkimage.py many OUT N                  N empty files
     mkimage.py blocks OUT                  files that share blocks
     mkimage.py archive OUT KIND [OPTION…] LAYER…
@@ -122,6 +124,9 @@ def member(out, *specs):
             t.addfile(info(name, tarfile.SYMTYPE, linkname=value))
         elif kind == 'hard':
             t.addfile(info(name, tarfile.LNKTYPE, linkname=value))
+        elif kind == 'copy':
+            data = open(value, 'rb').read()
+            t.addfile(info(name, size=len(data)), io.BytesIO(data))
         elif kind == 'fifo':
             t.addfile(info(name, tarfile.FIFOTYPE))
         elif kind == 'size':
@@ -271,5 +276,89 @@ def archive(out, kind, *args):
         f.write(squeeze(data.getvalue(), opt.get('outer', 'none')))
 
 
-{'tree': tree, 'member': member, 'many': many, 'blocks': blocks,
+def hostile(out):
+    def save(name, files):
+        t = tarfile.open(os.path.join(out, name + '.tar'), 'w', format=tarfile.PAX_FORMAT)
+        for path, data in files.items():
+            data = data if isinstance(data, bytes) else json.dumps(data).encode()
+            t.addfile(info(path, size=len(data)), io.BytesIO(data))
+        t.close()
+
+    def sha(data):
+        return 'sha256:' + hashlib.sha256(data).hexdigest()
+
+    layout = b'{"imageLayoutVersion": "1.0.0"}'
+    layer = io.BytesIO()
+    tarfile.open(fileobj=layer, mode='w').close()
+    layer = layer.getvalue()
+    good = b'{"architecture": "amd64", "os": "linux", "config": {}}'
+
+    def docker(name, config=good, layers=('l.tar',), config_name='c.json'):
+        save('docker-' + name, {'manifest.json': [{'Config': config_name, 'Layers': layers}],
+                                'c.json': config, 'l.tar': layer})
+
+    def oci(name, index, **blobs):
+        files = {'oci-layout': layout, 'index.json': index}
+        for data in blobs.values():
+            files['blobs/sha256/' + sha(data)[7:]] = data
+        save('oci-' + name, files)
+
+    def points_to(data, **more):
+        return {'schemaVersion': 2, 'manifests': [dict(digest=sha(data), size=len(data), **more)]}
+
+    def manifest(layers, config=good):
+        return json.dumps({'schemaVersion': 2, 'layers': layers,
+                           'config': {'digest': sha(config), 'size': len(config)}}).encode()
+
+    docker('deep', b'[' * 500000)
+    docker('deep-object', b'{"config":' * 200000)
+    docker('not-object', b'[]')
+    docker('env-number', b'{"config": {"Env": [1]}}')
+    docker('env-null', b'{"config": {"Env": [null]}}')
+    docker('env-nul', b'{"config": {"Env": ["A=b\\u0000c"]}}')
+    docker('user-object', b'{"config": {"User": {}}}')
+    docker('utf8', b'{"config": {"User": "\xff\xfe"}}')
+    docker('huge', b'{"config": {"User": "' + b'x' * (9 << 20) + b'"}}')
+    docker('garbage-behind', good + b'{}')
+    docker('layer-outside', layers=['../../../../etc/passwd'])
+    docker('layer-absolute', layers=['/etc/passwd'])
+    docker('layer-number', layers=[7])
+    docker('layer-missing', layers=['none.tar'])
+    docker('layer-is-config', layers=['c.json'])
+    docker('config-outside', config_name='../../etc/passwd')
+    docker('config-missing', config_name='none.json')
+    save('docker-many-images', {'manifest.json': [
+        {'Config': 'c.json', 'Layers': ['l.tar'], 'RepoTags': ['a:1\n\x1b[31m']},
+        {'Config': 'c.json', 'Layers': ['l.tar'], 'RepoTags': ['b:1']}],
+        'c.json': good, 'l.tar': layer})
+
+    oci('no-manifests', {'schemaVersion': 2})
+    oci('empty', {'schemaVersion': 2, 'manifests': []})
+    oci('number', {'schemaVersion': 2, 'manifests': [5]})
+    oci('digest-path', {'manifests': [{'digest': 'sha256:../../../../etc/passwd'}]})
+    oci('digest-algorithm', {'manifests': [{'digest': 'md5:' + '0' * 32}]})
+    oci('digest-number', {'manifests': [{'digest': 5}]})
+    oci('missing-blob', {'manifests': [{'digest': 'sha256:' + '0' * 64}]})
+    inner = json.dumps({'manifests': []}).encode()
+    chain = {}
+    for i in range(40):  # each one points to the one before
+        chain['i%d' % i] = inner
+        inner = json.dumps(points_to(inner)).encode()
+    oci('index-chain', json.loads(inner), **chain)
+    m = manifest([{'digest': 'sha256:' + '1' * 64}])
+    oci('layer-missing', points_to(m), m=m, c=good)
+    m = manifest([{'digest': sha(layer)}] * 3 + ['x'])
+    oci('layer-string', points_to(m), m=m, c=good, layer=layer)
+    m = manifest({'digest': sha(layer)})
+    oci('layers-object', points_to(m), m=m, c=good, layer=layer)
+    m = manifest([{'digest': sha(b'not a tar' * 1000)}])
+    oci('layer-no-tar', points_to(m), m=m, c=good, layer=b'not a tar' * 1000)
+    m = manifest([{'digest': sha(layer)}], b'{"os": "windows", "architecture": "amd64"}')
+    oci('windows', points_to(m), m=m, c=b'{"os": "windows", "architecture": "amd64"}', l=layer)
+    m = manifest([{'digest': sha(layer)}])
+    oci('other-platform', points_to(m, platform={'os': 'linux', 'architecture': 'riscv64'}),
+        m=m, c=good, layer=layer)
+
+
+{'tree': tree, 'member': member, 'many': many, 'blocks': blocks, 'hostile': hostile,
  'archive': archive}[sys.argv[1]](*sys.argv[2:])

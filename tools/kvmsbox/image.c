@@ -185,8 +185,16 @@ static const char *human_age(time_t then, char buf[24])
 /* Names in archives may hold anything: nothing of it reaches the terminal as a control. */
 static void print_safe(const char *s)
 {
-	for (; *s; s++)
+	for (; *s; s++) {
+		/* U+0080 to U+009F are controls, too. */
+		if ((unsigned char)*s == 0xc2 && (unsigned char)s[1] >= 0x80 &&
+		    (unsigned char)s[1] < 0xa0) {
+			fputs("??", stdout);
+			s++;
+			continue;
+		}
 		putchar((unsigned char)*s < ' ' || *s == 0x7f ? '?' : *s);
+	}
 }
 
 /* What was printed must have arrived. */
