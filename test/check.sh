@@ -114,6 +114,7 @@ else
 	group kill-ptrace 600 test/kill/run.sh ptrace 20
 	kvm_group kill-kvm 600 test/kill/run.sh kvm 20
 fi
+group bench-selftest 600 "$MAKE" -s bench-selftest
 group svm 3600 test/svm/check.sh
 
 echo

@@ -15,12 +15,12 @@ enum move { MOVE_IN, MOVE_OUT, MOVE_ZERO };
 static void move_bytes(enum move how, uint8_t *page, uint8_t *buf, size_t n)
 {
 	/* A file may be written from its own mapping: then both are the same frame. */
-	if (how == MOVE_IN)
-		memmove(buf, page, n);
-	else if (how == MOVE_OUT)
-		memmove(page, buf, n);
-	else
+	if (how == MOVE_ZERO || !buf)
 		memset(page, 0, n);
+	else if (how == MOVE_IN)
+		memmove(buf, page, n);
+	else
+		memmove(page, buf, n);
 }
 
 /* As much of [addr, addr+len) as is mapped for it. pt_lock held shared. */
@@ -41,7 +41,7 @@ static size_t move_mapped(struct mm *mm, enum move how, uaddr_t addr, uint8_t *b
 			break;
 		move_bytes(how, (uint8_t *)phys_ptr(value & PTE_ADDR) + off,
 			   buf ? buf + done : NULL, n);
-		if (how == MOVE_IN && unlikely(mm->sites))
+		if (how == MOVE_IN && buf && unlikely(mm->sites))
 			sites_overlay(mm, at, buf + done, n);
 		done += n;
 	}
