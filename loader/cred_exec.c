@@ -87,6 +87,9 @@ struct cred *cred_exec(struct cred *old, struct file *file, bool no_new_privs, b
 		permitted = c->cap_bset | inheritable;
 		fc.effective = c->euid == 0;
 	}
+	/* What was given up stays so, root or not. */
+	if (no_new_privs)
+		permitted &= old->cap_permitted;
 	gained = c->euid != old->uid || c->egid != old->gid || fc.present;
 	if (gained)
 		c->cap_ambient = 0;

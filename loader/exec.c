@@ -73,12 +73,24 @@ static void argv_free(struct loading *l)
 	l->argv = NULL;
 }
 
-static int argv_copy(struct loading *l, char **argv)
+static size_t count(char **v)
 {
 	size_t n = 0;
 
-	while (argv[n])
+	while (v && v[n])
 		n++;
+	return n;
+}
+
+static int argv_copy(struct loading *l, char **argv)
+{
+	/* As Linux 5.18 and later: no argv at all becomes one empty string. */
+	static char empty[1], *none[] = {empty, NULL};
+	size_t n;
+
+	if (!argv || !argv[0])
+		argv = none;
+	n = count(argv);
 	l->argv = kcalloc(n + 1, sizeof(*l->argv));
 	if (!l->argv)
 		return -ENOMEM;
@@ -224,16 +236,23 @@ static unsigned long seg_prot(unsigned int flags)
 	       (flags & PF_X ? PROT_EXEC : 0ul);
 }
 
-/* Zeroes [start, start+len) of a fresh private mapping, whatever its protection. */
+/* Into a fresh private mapping, whatever its protection: only memory can be missing. */
+static int put_bytes(struct mm *mm, uaddr_t addr, const void *buf, size_t len)
+{
+	return mm_copy_remote(mm, addr, (void *)(uintptr_t)buf, len, true, true) == len ? 0
+											: -ENOMEM;
+}
+
 static int zero_range(struct mm *mm, uaddr_t start, size_t len)
 {
 	static const char zeroes[256];
 
 	while (len) {
 		size_t n = MIN(len, sizeof(zeroes));
+		int err = put_bytes(mm, start, zeroes, n);
 
-		if (mm_copy_remote(mm, start, (void *)(uintptr_t)zeroes, n, true, true) != n)
-			return -EFAULT;
+		if (err)
+			return err;
 		start += n;
 		len -= n;
 	}
@@ -258,9 +277,15 @@ static int map_segment(struct mm *mm, struct file *file, const struct elf_segmen
 		file_end = start;
 	}
 	/* Linux zeroes to the page's end; a segment that can't be written keeps its file. */
-	if (mem_end > file_end && (file_end & ~PAGE_MASK) && (s->flags & PF_W) &&
-	    zero_range(mm, file_end, PAGE_ALIGN_UP(file_end) - file_end))
-		return -EFAULT;
+	if (mem_end > file_end && (file_end & ~PAGE_MASK) && (s->flags & PF_W)) {
+		/* Behind the file's end there is no page to zero. */
+		if (PAGE_ALIGN_DOWN(s->offset + s->filesz) >=
+		    __atomic_load_n(&file->inode->size, __ATOMIC_RELAXED))
+			return -EFAULT;
+		ret = zero_range(mm, file_end, PAGE_ALIGN_UP(file_end) - file_end);
+		if (ret)
+			return (int)ret;
+	}
 	if (PAGE_ALIGN_UP(mem_end) > PAGE_ALIGN_UP(file_end)) {
 		ret = mm_mmap(mm, PAGE_ALIGN_UP(file_end),
 			      PAGE_ALIGN_UP(mem_end) - PAGE_ALIGN_UP(file_end),
@@ -273,8 +298,8 @@ static int map_segment(struct mm *mm, struct file *file, const struct elf_segmen
 }
 
 /*
- * All segments of @elf at @bias. The span must be free (-EEXIST, for a file that says where it wants
- * to be), or be @reserved already; what lies between the segments is free again afterwards.
+ * All segments of @elf at @bias. The span must be free (-EEXIST, for a file that says where it
+ * wants to be), or be @reserved already; what lies between the segments is free again afterwards.
  */
 static int map_image(struct mm *mm, struct file *file, const struct elf_info *elf, uaddr_t bias,
 		     bool reserved)
@@ -306,6 +331,16 @@ static int map_image(struct mm *mm, struct file *file, const struct elf_info *el
 	return 0;
 }
 
+/* All of [pos, pos+len). A file that ends before is none of ours. */
+static int read_exactly(struct file *file, void *buf, size_t len, uint64_t pos)
+{
+	ssize_t n = file_read_kernel(file, buf, len, pos);
+
+	if (n < 0)
+		return (int)n;
+	return (size_t)n == len ? 0 : -ENOEXEC;
+}
+
 /* Headers of @file into a kmalloc'd elf_info. */
 static struct elf_info *read_elf(struct file *file, const char *head, size_t head_len)
 {
@@ -322,8 +357,8 @@ static struct elf_info *read_elf(struct file *file, const char *head, size_t hea
 	phdrs = kmalloc(size);
 	info = kmalloc(sizeof(*info));
 	err = phdrs && info ? 0 : -ENOMEM;
-	if (!err && file_read_kernel(file, phdrs, size, ehdr->e_phoff) != (ssize_t)size)
-		err = -ENOEXEC;
+	if (!err)
+		err = read_exactly(file, phdrs, size, ehdr->e_phoff);
 	if (!err)
 		err = elf_parse(ehdr, phdrs, info);
 	kfree(phdrs);
@@ -341,22 +376,32 @@ static struct file *open_interp(struct loading *l, struct elf_info **info)
 		__attribute__((aligned(8)));
 	struct file *file;
 	ssize_t n;
+	int err;
 
-	n = file_read_kernel(l->file, name, l->elf->interp_size, l->elf->interp_offset);
-	if (n != (ssize_t)l->elf->interp_size || name[n - 1])
-		return ERR_PTR(-ENOEXEC);
+	err = read_exactly(l->file, name, l->elf->interp_size, l->elf->interp_offset);
+	if (!err && name[l->elf->interp_size - 1])
+		err = -ENOEXEC;
+	if (err)
+		return ERR_PTR(err);
 	file = exec_open(l->args->ctx, NULL, name, false, false);
 	if (IS_ERR(file))
 		return file;
 	n = file_read_kernel(file, head, sizeof(head), 0);
-	*info = read_elf(file, head, n > 0 ? (size_t)n : 0);
-	if (IS_ERR(*info)) {
-		long err = PTR_ERR(*info) == -ENOMEM ? -ENOMEM : -ELIBBAD;
-
-		file_put(file);
-		return ERR_PTR(err);
+	if (n < 0) {
+		err = (int)n;
+		goto out_file;
 	}
+	*info = read_elf(file, head, (size_t)n);
+	err = PTR_ERR_OR_ZERO(*info);
+	if (err == -ENOEXEC || err == -EINVAL)
+		err = -ELIBBAD;
+	if (err)
+		goto out_file;
 	return file;
+
+out_file:
+	file_put(file);
+	return ERR_PTR(err);
 }
 
 static int map_interp(struct loading *l)
@@ -437,16 +482,7 @@ static int map_binary(struct loading *l)
 static int push_bytes(struct mm *mm, uaddr_t *sp, const void *buf, size_t len)
 {
 	*sp -= len;
-	return mm_copy_remote(mm, *sp, (void *)(uintptr_t)buf, len, true, true) == len ? 0 : -EFAULT;
-}
-
-static size_t count(char **v)
-{
-	size_t n = 0;
-
-	while (v && v[n])
-		n++;
-	return n;
+	return put_bytes(mm, *sp, buf, len);
 }
 
 /* Bytes the strings need; -E2BIG when one, or all together, are too long. */
@@ -471,9 +507,10 @@ static int put_strings(struct mm *mm, char **v, uaddr_t *at, uint64_t *out)
 {
 	for (; v && *v; v++) {
 		size_t n = strlen(*v) + 1;
+		int err = put_bytes(mm, *at, *v, n);
 
-		if (mm_copy_remote(mm, *at, *v, n, true, true) != n)
-			return -EFAULT;
+		if (err)
+			return err;
 		*out++ = *at;
 		*at += n;
 	}
@@ -573,9 +610,8 @@ static int build_stack(struct loading *l, uaddr_t *sp_out)
 		err = put_strings(mm, envp, &strings, &frame[i]);
 	i += envc + 1;
 	memcpy(&frame[i], mm->auxv, mm->auxv_len * sizeof(*frame));
-	if (!err && mm_copy_remote(mm, sp, frame, words * sizeof(*frame), true, true) !=
-			    words * sizeof(*frame))
-		err = -EFAULT;
+	if (!err)
+		err = put_bytes(mm, sp, frame, words * sizeof(*frame));
 	kfree(frame);
 	*sp_out = sp;
 	return err;
@@ -603,7 +639,7 @@ static int map_stack(struct loading *l)
 		args += strlen(*v) + 1 + sizeof(uaddr_t);
 	mm->stack_top = top;
 	args = PAGE_ALIGN_UP(args + strlen(l->args->filename) + PAGE_SIZE);
-	/* Room to begin with, as far as the limit allows; the strings have been checked against it. */
+	/* Room to begin with, as far as the limit allows; the strings were checked against it. */
 	args += MIN(STACK_INITIAL, PAGE_ALIGN_DOWN(mm->limits.stack > args ? mm->limits.stack - args
 									     : 0));
 	ret = mm_mmap(mm, top - args, args, prot,

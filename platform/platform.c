@@ -7,6 +7,7 @@
 
 const struct platform_type *const platform_types[] = {
 	&kvm_platform,
+	&systrap_platform,
 	&ptrace_platform,
 	NULL,
 };
@@ -45,4 +46,17 @@ const struct platform_type *platform_find(const char *name, char *why, size_t si
 	}
 	snprintf(why, size, "there is no platform called %s", name);
 	return NULL;
+}
+
+void platform_prepare(const char *name)
+{
+	for (size_t i = 0; platform_types[i]; i++) {
+		const struct platform_type *type = platform_types[i];
+
+		if (strcmp(name, "auto") && strcmp(name, type->name))
+			continue;
+		if (type->prepare)
+			type->prepare();
+		return;
+	}
 }

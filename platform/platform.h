@@ -59,15 +59,31 @@ struct platform_stat {
 struct platform_type {
 	const char *name;
 	const char *summary; /* one line for doctor */
-	bool fastcalls; /* rewritten call sites pay here */
+	/* First touches of mapped memory are dear unless the host holds it already. */
+	bool dear_touch;
+	/*
+	 * Traps from one call site after which rewriting it pays: what a trap costs against a private
+	 * page and its mapping. 0: sites are left alone.
+	 */
+	unsigned int rewrite_after;
 
 	/*
 	 * Can it be used here? 0, or -errno with one line in @why that says what to check. Leaves
 	 * nothing behind.
 	 */
 	int (*probe)(char *why, size_t size);
-	/* One per sandbox, after physmem_init and before other threads. Returns 0 or -errno. */
+	/*
+	 * Begins, in the background, with what create is going to need; may be NULL. Nothing comes of
+	 * it if create is not called.
+	 */
+	void (*prepare)(void);
+	/*
+	 * One per sandbox, after physmem_init and before threads of the sandbox. Returns 0 or -errno;
+	 * what is still under way in the background may fail later, which `ready` tells.
+	 */
 	int (*create)(const struct platform_config *config, struct platform **out);
+	/* Waits until user code could run; may be NULL. 0 or -errno. */
+	int (*ready)(struct platform *p);
 	/* All address spaces and contexts are gone. */
 	void (*destroy)(struct platform *p);
 	/* Fills @stats (counts since create), returns how many. */
@@ -130,6 +146,7 @@ struct context {
 };
 
 extern const struct platform_type kvm_platform;
+extern const struct platform_type systrap_platform;
 extern const struct platform_type ptrace_platform;
 
 /* All of them, best first; NULL at the end. */
@@ -139,5 +156,7 @@ extern const struct platform_type *const platform_types[];
  * @why otherwise; with auto, @why tells what was passed over (empty if nothing was).
  */
 const struct platform_type *platform_find(const char *name, char *why, size_t size);
+/* Lets the platform that platform_find(@name) will most likely return begin. */
+void platform_prepare(const char *name);
 
 #endif

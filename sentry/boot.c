@@ -173,7 +173,7 @@ static int start_kernel(struct boot *b)
 	}
 	/* A trace shows every call. */
 	fast_init(!b->config.no_rewrite && !b->kernel->strace.enabled &&
-			  b->kernel->platform->type->fastcalls,
+			  b->kernel->platform->type->rewrite_after,
 		  b->config.poll_percent);
 	if (b->config.hostname) {
 		memset(b->kernel->root_uts->nodename, 0, sizeof(b->kernel->root_uts->nodename));
@@ -506,11 +506,18 @@ static void run(struct boot *b, struct thread_group *init)
 		.console = b->console,
 		.timeout_ms = b->config.timeout_ms,
 	};
+	struct platform *platform = b->kernel->platform;
 	struct timespec started;
 	char why[256];
 	int err;
 
-	if (lockdown(b->kernel->platform->type, b->config.nvolumes > 0, why, sizeof(why))) {
+	err = platform->type->ready ? platform->type->ready(platform) : 0;
+	if (err) {
+		fail(b, EXIT_KVMSBOX, "can't start the %s platform: %s", platform->type->name,
+		     strerror(-err));
+		return;
+	}
+	if (lockdown(platform->type, b->config.nvolumes > 0, why, sizeof(why))) {
 		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}

@@ -305,7 +305,7 @@ int kernel_create_process(struct kernel *k, struct create_process_args *args,
 		goto out_task;
 	cpu_limit_update(t->tg);
 	trace_exec(k, t->tg, image.comm, args->argv);
-	/* 14. The task's own reference waits in the group's leader link for kernel_start_process. */
+	/* 14. The task's own reference waits at the group's leader for kernel_start_process. */
 	*out = thread_group_get(t->tg);
 	goto out_image;
 

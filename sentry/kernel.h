@@ -16,7 +16,7 @@
 struct user_counts {
 	struct list_head node;
 	uid_t uid;
-	_Atomic long processes;
+	_Atomic long tasks; /* threads alive or zombie, for RLIMIT_NPROC */
 	_Atomic long sigpending;
 	struct refcount refs;
 };

@@ -60,4 +60,9 @@ static const int ptrace_calls[] = {
 	SCMP_SYS(setrlimit), SCMP_SYS(prlimit64), SCMP_SYS(rt_sigsuspend), SCMP_SYS(sendmsg),
 };
 
+/* Stub processes that nobody traces: their ends, and files for them to map. */
+static const int systrap_calls[] = {
+	SCMP_SYS(wait4), SCMP_SYS(waitid), SCMP_SYS(sendmsg),
+};
+
 #endif

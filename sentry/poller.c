@@ -59,7 +59,7 @@ struct recent {
 
 static struct {
 	uint64_t share; /* percent */
-	unsigned int ncpus;
+	cpu_set_t cpus;
 	_Atomic(struct task *) task[MAX_TASKS];
 	/* Their boxes, to look at without more ado: the memory stays mapped, whoever has it next. */
 	_Atomic(struct callbox *) box[MAX_TASKS];
@@ -449,6 +449,8 @@ static void poll_for_a_while(void)
 static void *poller_thread(void *unused)
 {
 	(void)unused;
+	/* Its maker may be bound to the processor of its program: the last place to look from. */
+	sched_setaffinity(0, sizeof(poll.cpus), &poll.cpus);
 	for (;;) {
 		uint32_t vacant = 1;
 
@@ -506,14 +508,9 @@ void poller_blocks(void)
 
 void poller_init(unsigned int share)
 {
-	cpu_set_t set;
-
 	poll.share = share;
-	if (sched_getaffinity(0, sizeof(set), &set))
-		return;
-	poll.ncpus = (unsigned int)CPU_COUNT(&set);
 	/* On one CPU nobody can look while user code runs. */
-	if (poll.ncpus < 2)
+	if (sched_getaffinity(0, sizeof(poll.cpus), &poll.cpus) || CPU_COUNT(&poll.cpus) < 2)
 		return;
 	atomic_store(&poll.vacant, 1);
 	poller_enabled = true;

@@ -20,7 +20,8 @@ OBJTYPE(thread_group_type, "thread_group")
 
 /* ---- per-user counters ---- */
 
-static struct user_counts *user_counts_get(struct kernel *k, uid_t uid)
+/* Charges a task to @uid. NULL: out of memory. */
+static struct user_counts *user_counts_charge(struct kernel *k, uid_t uid)
 {
 	struct user_counts *u;
 
@@ -28,25 +29,26 @@ static struct user_counts *user_counts_get(struct kernel *k, uid_t uid)
 	list_for_each_entry(u, &k->users, node) {
 		if (u->uid == uid) {
 			refcount_get(&u->refs);
-			goto out_unlock;
+			goto out_charge;
 		}
 	}
 	u = kzalloc(sizeof(*u));
-	if (u) {
-		u->uid = uid;
-		refcount_init(&u->refs, 1);
-		list_add(&u->node, &k->users);
-	}
+	if (!u)
+		goto out_unlock;
+	u->uid = uid;
+	refcount_init(&u->refs, 1);
+	list_add(&u->node, &k->users);
+out_charge:
+	atomic_fetch_add(&u->tasks, 1);
 out_unlock:
 	mutex_unlock(&k->users_lock);
 	return u;
 }
 
-static void user_counts_put(struct kernel *k, struct user_counts *u)
+static void user_counts_uncharge(struct kernel *k, struct user_counts *u)
 {
-	if (!u)
-		return;
 	mutex_lock(&k->users_lock);
+	atomic_fetch_sub(&u->tasks, 1);
 	if (refcount_put(&u->refs)) {
 		list_del(&u->node);
 		kfree(u);
@@ -54,21 +56,15 @@ static void user_counts_put(struct kernel *k, struct user_counts *u)
 	mutex_unlock(&k->users_lock);
 }
 
-void user_counts_move(struct thread_group *tg, uid_t uid)
+/* Out of memory: it stays charged to the old user. */
+static void task_set_user(struct task *t, uid_t uid)
 {
-	struct user_counts *old = tg->user, *u;
+	struct user_counts *u = user_counts_charge(t->kernel, uid);
 
-	if (old && old->uid == uid)
-		return;
-	u = user_counts_get(tg->kernel, uid);
 	if (!u)
-		return; /* out of memory: stays charged to the old one */
-	atomic_fetch_add(&u->processes, 1);
-	tg->user = u;
-	if (old) {
-		atomic_fetch_sub(&old->processes, 1);
-		user_counts_put(tg->kernel, old);
-	}
+		return;
+	user_counts_uncharge(t->kernel, t->user);
+	t->user = u;
 }
 
 /* ---- thread groups ---- */
@@ -93,13 +89,6 @@ static struct thread_group *thread_group_alloc(const struct task_args *a)
 	waitq_init(&tg->pidfd_wait);
 	mutex_init(&tg->limits_lock, LOCK_OBJECT);
 	memcpy(tg->limits, a->limits, sizeof(tg->limits));
-	tg->user = user_counts_get(a->kernel, a->cred->uid);
-	if (!tg->user) {
-		sighand_put(tg->sighand);
-		kfree(tg);
-		return ERR_PTR(-ENOMEM);
-	}
-	atomic_fetch_add(&tg->user->processes, 1);
 	objtype_inc(&thread_group_type);
 	return tg;
 }
@@ -122,10 +111,6 @@ void thread_group_put(struct thread_group *tg)
 	pid_put(tg->session);
 	pid_put(tg->pid);
 	sighand_put(tg->sighand);
-	if (tg->user) {
-		atomic_fetch_sub(&tg->user->processes, 1);
-		user_counts_put(tg->kernel, tg->user);
-	}
 	mutex_fini(&tg->limits_lock);
 	waitq_fini(&tg->child_wait);
 	waitq_fini(&tg->pidfd_wait);
@@ -179,14 +164,19 @@ static void task_args_put(const struct task_args *a)
 	sighand_put(a->sighand);
 }
 
-/* RLIMIT_NPROC counts processes of the real user; root and the capable are exempt. */
-static bool over_nproc(const struct task_args *a, struct thread_group *tg)
+/* RLIMIT_NPROC counts threads of the real user; root and the capable are exempt. */
+static bool over_nproc(const struct task_args *a, struct thread_group *tg,
+		       const struct user_counts *u)
 {
 	const struct cred *c = a->cred;
+	uint64_t limit;
 
 	if (c->uid == 0 || cred_capable(c, CAP_SYS_RESOURCE) || cred_capable(c, CAP_SYS_ADMIN))
 		return false;
-	return (uint64_t)atomic_load(&tg->user->processes) > tg->limits[RLIMIT_NPROC].rlim_cur;
+	mutex_lock(&tg->limits_lock);
+	limit = tg->limits[RLIMIT_NPROC].rlim_cur;
+	mutex_unlock(&tg->limits_lock);
+	return (uint64_t)u->tasks > limit;
 }
 
 struct task *task_alloc(const struct task_args *a)
@@ -203,19 +193,20 @@ struct task *task_alloc(const struct task_args *a)
 	err = PTR_ERR_OR_ZERO(tg);
 	if (err)
 		goto out_args;
-	err = -EAGAIN;
-	if (!a->tg && over_nproc(a, tg))
-		goto out_tg;
 	err = -ENOMEM;
 	t = kzalloc(sizeof(*t));
 	if (!t)
 		goto out_tg;
+	t->user = user_counts_charge(k, a->cred->uid);
+	if (!t->user)
+		goto out_task;
+	err = -EAGAIN;
+	if (over_nproc(a, tg, t->user))
+		goto out_user;
 	t->ctx = k->platform->type->ctx_create(k->platform);
-	if (IS_ERR(t->ctx)) {
-		err = PTR_ERR(t->ctx);
-		kfree(t);
-		goto out_tg;
-	}
+	err = PTR_ERR_OR_ZERO(t->ctx);
+	if (err)
+		goto out_user;
 	mutex_lock(&k->tasklist);
 	err = -EAGAIN;
 	if (k->max_tasks && k->nr_tasks >= k->max_tasks)
@@ -267,6 +258,9 @@ struct task *task_alloc(const struct task_args *a)
 out_ctx:
 	mutex_unlock(&k->tasklist);
 	k->platform->type->ctx_destroy(t->ctx);
+out_user:
+	user_counts_uncharge(k, t->user);
+out_task:
 	kfree(t);
 out_tg:
 	thread_group_put(tg);
@@ -335,6 +329,7 @@ void task_put(struct task *t)
 	pid_put(t->pid);
 	pid_ns_put(t->pid_ns_children);
 	sigqueue_flush(&t->pending);
+	user_counts_uncharge(k, t->user);
 	cred_put(t->vfs.cred);
 	thread_group_put(t->tg);
 	waitq_fini(&t->signalfd_wait);
@@ -464,8 +459,8 @@ void task_set_cred(struct task *t, struct cred *cred)
 	old = t->vfs.cred;
 	t->vfs.cred = cred;
 	mutex_unlock(&t->own_lock);
-	if (old->uid != cred->uid && t->tg->leader == t)
-		user_counts_move(t->tg, cred->uid);
+	if (old->uid != cred->uid)
+		task_set_user(t, cred->uid);
 	fast_info_changed(t);
 	cred_put(old);
 }

@@ -61,6 +61,7 @@ struct task {
 	struct refcount refs;
 	struct kernel *kernel;
 	struct thread_group *tg; /* reference */
+	struct user_counts *user; /* the real user's, whom it is charged to; reference */
 	struct list_head tg_node; /* in tg->threads; under tasklist */
 	struct pid *pid;	 /* this thread's identity; reference */
 	_Atomic int state;	 /* enum task_state */
@@ -174,7 +175,6 @@ struct thread_group {
 	struct posix_timers *posix_timers;
 	struct cpu_limit *cpu_limit; /* RLIMIT_CPU is finite: cpu_limit.c */
 	uint64_t oom_score_adj_biased;
-	struct user_counts *user; /* per-uid process counter charged */
 };
 
 /* How the new task relates to its maker: clone flags and the pieces it gets. */
@@ -209,8 +209,6 @@ int task_publish(struct task *t, struct thread_group *parent) __must_check;
 int task_start(struct task *t) __must_check;
 /* Drops mm, files, fs and namespaces, in that order. */
 void task_drop_resources(struct task *t);
-/* Charges the process to another user. */
-void user_counts_move(struct thread_group *tg, uid_t uid);
 struct task *task_get(struct task *t);
 void task_put(struct task *t);
 struct thread_group *thread_group_get(struct thread_group *tg);

@@ -106,7 +106,7 @@ void task_start_image(struct task *t, uaddr_t entry, uaddr_t sp)
 	pt->ctx_set_bases(t->ctx, 0, 0);
 }
 
-/* Copies of what may be shared with others, made while the call can still fail. NULL: not shared. */
+/* Copies of what may be shared, made while the call can still fail. NULL: it isn't shared. */
 struct own_pieces {
 	struct fd_table *files;
 	struct sighand *sighand;

@@ -14,8 +14,8 @@ void task_unpublish_locked(struct task *t);
 /* Runs on the task's own host thread and consumes its reference. */
 void task_exit(struct task *t);
 /*
- * Ends a published task whose host thread could not be started, without a word to its parent; consumes
- * its reference.
+ * Ends a published task whose host thread could not be started, without a word to its parent;
+ * consumes its reference.
  */
 void task_never_ran(struct task *t);
 /* A vfork parent may go on. */

@@ -98,20 +98,26 @@ step unit-build 1800 "$MAKE" $jobs unit-build
 group unit 3600 "$MAKE" -s unit-run
 group conform-native 1200 test/conform/run.sh native
 group conform-ptrace 2400 test/conform/run.sh ptrace
+group conform-systrap 2400 test/conform/run.sh systrap
 kvm_group conform-kvm 2400 test/conform/run.sh kvm
 group image 1200 test/image/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
+group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm
 if [ "$length" = long ]; then
 	group apps-ptrace 21600 test/apps/run.sh ptrace
+	group apps-systrap 21600 test/apps/run.sh systrap
 	kvm_group apps-kvm 21600 test/apps/run.sh kvm
 	group kill-ptrace 3600 test/kill/run.sh ptrace 200
+	group kill-systrap 3600 test/kill/run.sh systrap 200
 	kvm_group kill-kvm 3600 test/kill/run.sh kvm 200
 	group fuzz 3600 "$MAKE" -s fuzz
 else
 	group apps-ptrace 3600 test/apps/run.sh --short ptrace
+	group apps-systrap 3600 test/apps/run.sh --short systrap
 	kvm_group apps-kvm 3600 test/apps/run.sh --short kvm
 	group kill-ptrace 600 test/kill/run.sh ptrace 20
+	group kill-systrap 600 test/kill/run.sh systrap 20
 	kvm_group kill-kvm 600 test/kill/run.sh kvm 20
 fi
 group bench-selftest 600 "$MAKE" -s bench-selftest

@@ -22,6 +22,7 @@ static const struct platform {
 	size_t n;
 } platforms[] = {
 	{"kvm", NULL, 0},
+	{"systrap", systrap_calls, COUNT(systrap_calls)},
 	{"ptrace", ptrace_calls, COUNT(ptrace_calls)},
 };
 

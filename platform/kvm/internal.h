@@ -51,6 +51,9 @@
 #define KAREA_PAGES	(KAREA_VCPU + 2 * KVM_MAX_VCPU)
 #define KAREA_SIZE	(KAREA_PAGES * PAGE_SIZE)
 
+/* What every address space has at TRAMP_ROOT_SLOT. */
+#define KERNEL_ROOT_ENTRY ((KAREA_GPA + KAREA_PDPT * PAGE_SIZE) | PTE_P | PTE_RW | PTE_A)
+
 #define CR4_PAE		0x20U
 #define CR4_OSFXSR	0x200U
 #define CR4_OSXMMEXCPT	0x400U
@@ -114,15 +117,36 @@ struct vcpu {
 	struct list_head free_node; /* pool's lock */
 };
 
+/* A memory slot that was asked for before there was a VM. */
+struct slot_request {
+	gpa_t gpa;
+	size_t len;
+	void *host;
+};
+#define MAX_SLOT_REQUESTS 32
+
+/*
+ * The VM is made by a thread of its own (vm.c) while the sandbox boots: whoever needs it calls
+ * kvm_vm_wait. What lies below `made` is the maker's until then, but for what slots_lock guards.
+ */
 struct kvm_vm {
-	int fd; /* -1: none */
+	bool started; /* from kvm_vm_prepare to kvm_vm_destroy */
+	bool joined;
+	pthread_t maker;
+	struct mutex slots_lock; /* slots, requests, made */
+	struct slot_request requests[MAX_SLOT_REQUESTS];
+	unsigned int nr_requests;
+	_Atomic bool made;
+	int error; /* of making it */
+	int fd;	   /* -1: none */
+	bool nested;	    /* the kernel module says that the CPU walks guest page tables */
+	struct vcpu *spare; /* the first vCPU, made in advance; pool's lock */
 	uint8_t *karea;
 	size_t run_size;   /* of the kvm_run mapping */
 	size_t xsave_size; /* of what KVM_GET_XSAVE fills */
 	bool has_xsave2;
 	uint32_t cr4;
 	struct kvm_cpuid2 *cpuid; /* what vCPUs get */
-	struct mutex slots_lock;
 	unsigned int nr_slots, max_slots;
 	_Atomic unsigned int nr_vcpus, max_vcpus;
 	struct vcpu vcpus[KVM_MAX_VCPU];
@@ -132,8 +156,13 @@ extern struct kvm_vm kvm_vm;
 /* Tests set it before create: fewer vCPUs than the host offers. 0: no limit. */
 extern unsigned int kvm_vcpu_limit;
 
-/* What it takes to make this KVM see that a present entry changed. */
+/*
+ * What it takes to make this KVM see that a present entry changed. Not known at first, because
+ * finding out costs as much as starting a small program: until some address space wants to know
+ * (space_wants_kind), every entry is stored, which is right everywhere.
+ */
 enum mmu_kind {
+	MMU_UNKNOWN,
 	MMU_COHERENT, /* nested paging: the CPU walks our tables, flushing is enough */
 	MMU_POKE,     /* shadowed: one short store per table */
 	MMU_STORE,    /* shadowed: every entry must be stored */
@@ -147,7 +176,8 @@ struct gpa_list {
 struct kvm_platform {
 	struct platform base;
 	struct physmem_listener listener;
-	enum mmu_kind mmu;
+	_Atomic(enum mmu_kind) mmu;
+	_Atomic bool finding_mmu; /* some thread is at it */
 	_Atomic uint64_t next_as_id;
 	_Atomic uint64_t invalidations, shootdowns; /* stats */
 
@@ -174,6 +204,8 @@ struct kvm_address_space {
 	struct address_space base;
 	struct pagetable *pt;
 	uint64_t id;
+	enum mmu_kind forced;	   /* the self-test's: instead of the platform's */
+	_Atomic bool wants_kind;   /* has had work that is dear while p->mmu is unknown */
 	_Atomic uint64_t gen;	   /* counts invalidations */
 	_Atomic bool has_work;	   /* nr_ops, all or drainer is set */
 	_Atomic unsigned int watchers; /* as_invalidates that wait for vCPUs to leave */
@@ -182,6 +214,7 @@ struct kvm_address_space {
 	struct mutex lock; /* what follows */
 	struct as_op *ops;
 	size_t nr_ops, cap_ops;
+	bool has_tables;       /* in ops, perhaps */
 	bool all;	       /* list given up: every table, */
 	uaddr_t all_next;      /* from here on */
 	bool only_entries;     /* ops hold every invalidation since base_gen, entry by entry */
@@ -242,7 +275,10 @@ static inline uint64_t direct_va(gpa_t gpa)
 
 /* vm.c */
 int kvm_open(char *why, size_t size) __must_check; /* fd of a usable /dev/kvm or -errno */
-int kvm_vm_create(void) __must_check;
+/* Begins to make the VM, unless that was done. Failures wait for kvm_vm_wait. */
+void kvm_vm_prepare(void);
+/* Blocks until the VM is there. 0 or -errno. */
+int kvm_vm_wait(void) __must_check;
 void kvm_vm_destroy(void);
 int kvm_vm_add_range(struct physmem_listener *l, gpa_t gpa, size_t len);
 static inline void *karea_ptr(size_t page)
@@ -284,6 +320,8 @@ void pool_release(struct kvm_context *ctx, struct vcpu *v);
 struct vcpu *pool_hold(struct kvm_context *ctx);
 /* Gives the vCPU of @ctx back for good. */
 void pool_unbind(struct kvm_context *ctx);
+/* The vCPU of @from, if it has one, becomes that of @to, which has none. By the thread of both. */
+void pool_hand_over(struct kvm_context *from, struct kvm_context *to);
 
 /* run.c */
 int kvm_ctx_run(struct context *ctx, struct address_space *as, struct arch_regs *regs,
@@ -296,6 +334,8 @@ void kvm_as_destroy(struct address_space *as);
 void kvm_as_invalidate(struct address_space *as, uaddr_t va, size_t len);
 /* True if @v may enter @as as it is. */
 bool space_is_current(struct vcpu *v, struct kvm_address_space *as);
+/* True if it is time for kvm_find_mmu. */
+bool space_wants_kind(struct kvm_address_space *as);
 /*
  * Puts what @v has to do before it enters @as into priv->ops; @more says that not all fitted and
  * ring 0 must come back for the rest.
@@ -319,8 +359,13 @@ void tables_put_back(struct kvm_platform *p, const struct tramp_op *ops, size_t 
 bool tables_pressing(struct kvm_platform *p);
 
 /* selftest.c */
-/* Finds out p->mmu; with @full also tries calls, faults and exceptions. 0 or -errno. */
-int kvm_selftest(struct kvm_platform *p, bool full) __must_check;
+/* Finds out p->mmu, and tries calls, faults and exceptions. 0 or -errno. */
+int kvm_selftest(struct kvm_platform *p) __must_check;
+/*
+ * Finds out p->mmu with the vCPU of @ctx, whose thread it is called by; at once if another thread
+ * does so already. 0 or -errno.
+ */
+int kvm_find_mmu(struct kvm_platform *p, struct kvm_context *ctx) __must_check;
 
 /* kvm.c */
 struct context *kvm_ctx_create(struct platform *p);

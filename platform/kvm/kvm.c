@@ -65,22 +65,28 @@ static int kvm_create(const struct platform_config *config, struct platform **ou
 	tables_init(p);
 	pool_init(p);
 	err = install_kick_handler();
-	if (!err)
-		err = kvm_vm_create();
 	if (err) {
 		tables_fini(p);
 		mutex_fini(&p->pool_lock);
 		kfree(p);
 		return err;
 	}
+	kvm_vm_prepare();
 	physmem_set_listener(&p->listener);
-	err = kvm_selftest(p, config->selftest);
-	if (err) {
-		kvm_destroy(&p->base);
-		return err;
+	if (config->selftest) {
+		err = kvm_selftest(p);
+		if (err) {
+			kvm_destroy(&p->base);
+			return err;
+		}
 	}
 	*out = &p->base;
 	return 0;
+}
+
+static int kvm_ready(struct platform *p)
+{
+	return kvm_vm_wait();
 }
 
 static size_t kvm_stats(struct platform *base, struct platform_stat stats[PLATFORM_MAX_STATS])
@@ -100,6 +106,7 @@ static size_t kvm_stats(struct platform *base, struct platform_stat stats[PLATFO
 		[VSTAT_BINDS] = "vCPUs bound",
 	};
 	static const char *const mmu_names[] = {
+		[MMU_UNKNOWN] = "MMU: not looked at",
 		[MMU_COHERENT] = "MMU: nested paging",
 		[MMU_POKE] = "MMU: shadowed, pokes",
 		[MMU_STORE] = "MMU: shadowed, stores",
@@ -119,7 +126,7 @@ static size_t kvm_stats(struct platform *base, struct platform_stat stats[PLATFO
 	stats[n++] = (struct platform_stat){"shootdowns", atomic_load(&p->shootdowns)};
 	stats[n++] = (struct platform_stat){"vCPUs created", vcpus};
 	stats[n++] = (struct platform_stat){"memory slots", kvm_vm.nr_slots};
-	stats[n++] = (struct platform_stat){mmu_names[p->mmu], 1};
+	stats[n++] = (struct platform_stat){mmu_names[atomic_load(&p->mmu)], 1};
 	return n;
 }
 
@@ -207,9 +214,12 @@ void kvm_ctx_set_fpu(struct context *base, const void *fpu)
 const struct platform_type kvm_platform = {
 	.name = "kvm",
 	.summary = "user code runs as a guest of /dev/kvm, this process is its kernel",
-	.fastcalls = true,
+	.rewrite_after = 2,
+	.dear_touch = true,
 	.probe = kvm_probe,
+	.prepare = kvm_vm_prepare,
 	.create = kvm_create,
+	.ready = kvm_ready,
 	.destroy = kvm_destroy,
 	.stats = kvm_stats,
 	.as_create = kvm_as_create,

@@ -191,6 +191,9 @@ int pool_acquire(struct kvm_context *ctx, struct vcpu **out)
 		if (likely(take_idle(v, ctx)))
 			goto out_load;
 	}
+	err = kvm_vm_wait();
+	if (err)
+		return err;
 	mutex_lock(&p->pool_lock);
 	index = atomic_load(&ctx->vcpu);
 	if (index >= 0) {
@@ -272,6 +275,28 @@ void pool_unbind(struct kvm_context *ctx)
 	if (index >= 0) {
 		atomic_store(&ctx->vcpu, -1);
 		pass_on_locked(p, &kvm_vm.vcpus[index]);
+	}
+	mutex_unlock(&p->pool_lock);
+}
+
+void pool_hand_over(struct kvm_context *from, struct kvm_context *to)
+{
+	struct kvm_platform *p = to_kvm(from->base.platform);
+	struct vcpu *v;
+	int index;
+
+	mutex_lock(&p->pool_lock);
+	index = atomic_load(&from->vcpu);
+	v = index >= 0 ? &kvm_vm.vcpus[index] : NULL;
+	if (v && take_idle(v, from)) {
+		if (detach(v, from)) {
+			atomic_store(&v->owner, (uintptr_t)from);
+		} else if (vcpu_adopt(v, to)) {
+			pass_on_locked(p, v);
+		} else {
+			atomic_store(&to->vcpu, v->index);
+			atomic_store(&v->owner, (uintptr_t)to);
+		}
 	}
 	mutex_unlock(&p->pool_lock);
 }

@@ -450,6 +450,11 @@ int kvm_ctx_run(struct context *base, struct address_space *as_base, struct arch
 	if (unlikely(!tid))
 		tid = (pid_t)syscall(SYS_gettid);
 	for (;;) {
+		if (unlikely(space_wants_kind(r.as))) {
+			res = kvm_find_mmu(to_kvm(base->platform), ctx);
+			if (res)
+				return res;
+		}
 		res = pool_acquire(ctx, &r.v);
 		if (res == -EINTR)
 			break;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this KVM is like, found out by running a guest: how a changed page-table entry is made
- * visible (enum mmu_kind), and for `doctor` whether calls, faults and exceptions work.
+ * visible (enum mmu_kind), as soon as an address space wants to know, and for `doctor` whether calls,
+ * faults and exceptions work.
  *
  * Nested paging is believed only if the kernel module says so and the test agrees: a shadowing KVM
  * may happen to look coherent, and taking it for such would corrupt memory.
@@ -9,9 +10,7 @@
 #include "platform/kvm/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
@@ -41,28 +40,6 @@ struct guest {
 	struct context *ctx;
 	gpa_t code, a, b;
 };
-
-static bool module_says_nested(void)
-{
-	static const char *const files[] = {
-		"/sys/module/kvm_amd/parameters/npt",
-		"/sys/module/kvm_intel/parameters/ept",
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-		char c = 'N';
-		int fd = open(files[i], O_RDONLY | O_CLOEXEC);
-		ssize_t n;
-
-		if (fd < 0)
-			continue;
-		n = read(fd, &c, 1);
-		close(fd);
-		if (n == 1 && (c == 'Y' || c == '1'))
-			return true;
-	}
-	return false;
-}
 
 static int run_at(struct guest *g, uaddr_t rip, uaddr_t first, uaddr_t second,
 		  struct arch_regs *regs, struct trap *trap)
@@ -100,7 +77,7 @@ static int try_kind(struct guest *g, enum mmu_kind kind)
 {
 	int ok;
 
-	g->p->mmu = kind;
+	to_kvm_as(g->as)->forced = kind;
 	ok = sees(g, VALUE_A, VALUE_A);
 	if (ok <= 0)
 		return ok;
@@ -116,20 +93,22 @@ static int try_kind(struct guest *g, enum mmu_kind kind)
 
 static int find_kind(struct guest *g)
 {
-	enum mmu_kind kind = module_says_nested() ? MMU_COHERENT : MMU_POKE;
+	enum mmu_kind kind = kvm_vm.nested ? MMU_COHERENT : MMU_POKE;
 
 	for (;; kind++) {
 		int ok = try_kind(g, kind);
 
 		if (ok < 0)
 			return ok;
-		if (ok)
+		if (ok) {
+			atomic_store(&g->p->mmu, kind);
 			return 0;
+		}
 		log_debug("KVM: page-table changes are not seen (kind %d)", kind);
 		if (kind == MMU_STORE)
 			break;
 		/* Start over where nothing is cached. */
-		g->p->mmu = MMU_STORE;
+		to_kvm_as(g->as)->forced = MMU_STORE;
 		map_all(g, g->a);
 		kvm_as_invalidate(g->as, DATA_VA, NR_DATA * PAGE_SIZE);
 	}
@@ -220,18 +199,37 @@ static void guest_fini(struct guest *g)
 		frame_put(g->b);
 }
 
-int kvm_selftest(struct kvm_platform *p, bool full)
+int kvm_selftest(struct kvm_platform *p)
 {
 	struct guest g;
 	int err = guest_init(&g, p);
 
 	if (!err)
 		err = find_kind(&g);
-	if (!err && full)
+	if (!err)
 		err = check_traps(&g);
 	guest_fini(&g);
-	/* Nothing here touches selectors, and without @full no extended state. */
-	if (!err && !full)
-		kvm_vm.vcpus[0].fresh = true;
+	return err;
+}
+
+int kvm_find_mmu(struct kvm_platform *p, struct kvm_context *ctx)
+{
+	struct guest g;
+	int err;
+
+	if (atomic_exchange(&p->finding_mmu, true))
+		return 0;
+	err = guest_init(&g, p);
+	if (!err) {
+		pool_hand_over(ctx, to_kvm_ctx(g.ctx));
+		err = find_kind(&g);
+	}
+	guest_fini(&g);
+	/* Nothing is lost but speed when there is no memory for it. */
+	if (err == -ENOMEM) {
+		atomic_store(&p->mmu, MMU_STORE);
+		err = 0;
+	}
+	atomic_store(&p->finding_mmu, false);
 	return err;
 }

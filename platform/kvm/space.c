@@ -31,13 +31,16 @@
 #include "sentry/lib/log.h"
 
 #define ENTRIES_EACH 8	  /* changed entries of one table that are stored one by one */
+#define ENTRIES_UNKNOWN 32 /* the same while it is unknown what else would do */
+#define OPS_UNKNOWN  64	  /* pending entries from which on it is worth while to find that out */
+#define DIRTY_UNKNOWN 64  /* the same for freed tables, which can't be used again till then */
 #define OPS_CAP	     4096 /* pending; beyond it every table is done over */
 #define RECYCLE_EACH 32	  /* freed tables that ride along with other work */
 
 struct address_space *kvm_as_create(struct platform *p, struct pagetable *pt)
 {
 	struct kvm_address_space *as = kzalloc(sizeof(*as));
-	uint64_t *kernel_root = karea_ptr(KAREA_ROOT), *root = phys_ptr(pt->root);
+	uint64_t *root = phys_ptr(pt->root);
 
 	if (!as)
 		return ERR_PTR(-ENOMEM);
@@ -46,7 +49,7 @@ struct address_space *kvm_as_create(struct platform *p, struct pagetable *pt)
 	as->id = atomic_fetch_add(&to_kvm(p)->next_as_id, 1) + 1;
 	as->gen = 1;
 	mutex_init(&as->lock, LOCK_PLATFORM);
-	pte_write(&root[TRAMP_ROOT_SLOT], kernel_root[TRAMP_ROOT_SLOT]);
+	pte_write(&root[TRAMP_ROOT_SLOT], KERNEL_ROOT_ENTRY);
 	return &as->base;
 }
 
@@ -65,10 +68,38 @@ static void update_has_work(struct kvm_address_space *as)
 	atomic_store(&as->has_work, as->nr_ops || as->all || as->drainer);
 }
 
+static enum mmu_kind as_mmu(struct kvm_address_space *as)
+{
+	return as->forced ? as->forced : atomic_load(&to_kvm(as->base.platform)->mmu);
+}
+
+bool space_wants_kind(struct kvm_address_space *as)
+{
+	struct kvm_platform *p = to_kvm(as->base.platform);
+
+	return atomic_load_explicit(&p->mmu, memory_order_relaxed) == MMU_UNKNOWN && !as->forced &&
+	       (atomic_load(&as->wants_kind) || atomic_load(&p->nr_dirty) >= DIRTY_UNKNOWN) &&
+	       !atomic_load(&p->finding_mmu);
+}
+
+/* Instead of what is in the list, every table. */
+static void give_up_list(struct kvm_address_space *as)
+{
+	as->all = true;
+	as->all_next = 0;
+	as->only_entries = false;
+	as->has_tables = false;
+	as->nr_ops = 0;
+}
+
+/* @va: the first address that it is about. */
 static void push_op(struct kvm_address_space *as, gpa_t gpa, uaddr_t va)
 {
-	if (as->all)
+	if (as->all) {
+		/* Rounds that did the tables up to there were too early for this. */
+		as->all_next = MIN(as->all_next, va);
 		return;
+	}
 	if (as->nr_ops == as->cap_ops) {
 		size_t cap = as->cap_ops ? as->cap_ops * 2 : 64;
 		struct as_op *ops = NULL;
@@ -76,18 +107,17 @@ static void push_op(struct kvm_address_space *as, gpa_t gpa, uaddr_t va)
 		if (cap <= OPS_CAP)
 			ops = krealloc(as->ops, cap * sizeof(*ops));
 		if (!ops) {
-			as->all = true;
-			as->only_entries = false;
-			as->nr_ops = 0;
+			give_up_list(as);
 			return;
 		}
 		as->ops = ops;
 		as->cap_ops = cap;
 	}
 	as->ops[as->nr_ops++] = (struct as_op){gpa, va};
+	as->has_tables |= gpa & OP_TABLE;
 }
 
-static void push_table(struct kvm_address_space *as, gpa_t table)
+static void push_table(struct kvm_address_space *as, gpa_t table, uaddr_t va)
 {
 	size_t n = MIN(as->nr_ops, (size_t)8);
 
@@ -97,27 +127,32 @@ static void push_table(struct kvm_address_space *as, gpa_t table)
 		if (as->ops[as->nr_ops - i].gpa == (table | OP_TABLE))
 			return;
 	}
-	push_op(as, table | OP_TABLE, 0);
+	push_op(as, table | OP_TABLE, va);
 }
 
 static void push_range(struct kvm_address_space *as, uaddr_t va, uaddr_t end)
 {
-	enum mmu_kind mmu = to_kvm(as->base.platform)->mmu;
+	enum mmu_kind mmu = as_mmu(as);
+	size_t each = mmu == MMU_UNKNOWN ? ENTRIES_UNKNOWN : ENTRIES_EACH;
 	gpa_t table;
 
 	while ((table = pt_next_table(as->pt, &va, end)) != GPA_NONE) {
 		uaddr_t next = MIN(ALIGN_DOWN(va, PT_LEAF_SPAN) + PT_LEAF_SPAN, end);
 
-		if (mmu == MMU_STORE || next - va <= ENTRIES_EACH * PAGE_SIZE) {
+		if (mmu == MMU_STORE || next - va <= each * PAGE_SIZE) {
 			for (; va < next; va += PAGE_SIZE)
 				push_op(as, table + (va >> PAGE_SHIFT) % PT_ENTRIES * 8, va);
-		} else if (mmu == MMU_POKE) {
-			push_table(as, table);
-		} else {
+		} else if (mmu == MMU_COHERENT) {
 			as->only_entries = false;
+		} else {
+			push_table(as, table, va);
+			if (mmu == MMU_UNKNOWN)
+				atomic_store(&as->wants_kind, true);
 		}
 		va = next;
 	}
+	if (mmu == MMU_UNKNOWN && as->nr_ops >= OPS_UNKNOWN)
+		atomic_store(&as->wants_kind, true);
 }
 
 /* ---- shootdown ---- */
@@ -196,7 +231,8 @@ bool space_is_current(struct vcpu *v, struct kvm_address_space *as)
  */
 static size_t take_all(struct kvm_address_space *as, struct tramp_op *ops, size_t max, bool *tables)
 {
-	bool stores = to_kvm(as->base.platform)->mmu == MMU_STORE;
+	enum mmu_kind mmu = as_mmu(as);
+	bool stores = mmu == MMU_STORE || mmu == MMU_UNKNOWN;
 	size_t n = 0;
 	gpa_t table;
 
@@ -229,6 +265,8 @@ static void take_work(struct vcpu *v, struct kvm_address_space *as)
 	size_t n = MIN(as->nr_ops, (size_t)TRAMP_OPS_MAX), first = as->nr_ops - n;
 
 	v->nr_entries = v->nr_tables = 0;
+	if (as->has_tables && (as_mmu(as) == MMU_STORE || as_mmu(as) == MMU_UNKNOWN))
+		give_up_list(as);
 	if (as->all) {
 		bool tables;
 
@@ -249,6 +287,7 @@ static void take_work(struct vcpu *v, struct kvm_address_space *as)
 		ops[v->nr_entries + v->nr_tables++].va = 0;
 	}
 	as->nr_ops = first;
+	as->has_tables &= first > 0;
 }
 
 /* Waits until no other vCPU has work of @as under way in its ring 0. */

@@ -72,7 +72,7 @@ static gpa_t tables_alloc(struct pt_allocator *a)
 	gpa_t gpa = GPA_NONE;
 
 	mutex_lock(&p->tables_lock);
-	if (!p->clean.n && p->dirty.n && p->mmu == MMU_COHERENT)
+	if (!p->clean.n && p->dirty.n && atomic_load(&p->mmu) == MMU_COHERENT)
 		wash_locked(p);
 	if (p->clean.n)
 		gpa = p->clean.v[--p->clean.n];
@@ -96,7 +96,7 @@ size_t tables_take_dirty(struct kvm_platform *p, struct tramp_op *ops, size_t ma
 	size_t n = 0, kept = 0, i;
 
 	/* Where every entry would have to be stored, reuse costs more than a new frame. */
-	if (p->mmu != MMU_POKE || !max || !atomic_load(&p->nr_dirty))
+	if (atomic_load(&p->mmu) != MMU_POKE || !max || !atomic_load(&p->nr_dirty))
 		return 0;
 	mutex_lock_nested(&p->tables_lock);
 	for (i = 0; i < p->dirty.n && n < max; i++) {
@@ -130,8 +130,8 @@ void tables_put_back(struct kvm_platform *p, const struct tramp_op *ops, size_t 
 
 bool tables_pressing(struct kvm_platform *p)
 {
-	return p->mmu == MMU_POKE &&
-	       atomic_load_explicit(&p->nr_dirty, memory_order_relaxed) >= PRESSING;
+	return atomic_load_explicit(&p->nr_dirty, memory_order_relaxed) >= PRESSING &&
+	       atomic_load(&p->mmu) == MMU_POKE;
 }
 
 void tables_init(struct kvm_platform *p)

@@ -221,9 +221,15 @@ static int setup_state(struct vcpu *v)
 int vcpu_new(struct vcpu **out)
 {
 	unsigned int index = atomic_load(&kvm_vm.nr_vcpus);
-	struct vcpu *v = &kvm_vm.vcpus[index];
+	struct vcpu *v = kvm_vm.spare;
 	int err;
 
+	if (v) {
+		kvm_vm.spare = NULL;
+		*out = v;
+		return 0;
+	}
+	v = &kvm_vm.vcpus[index];
 	if (index >= kvm_vm.max_vcpus)
 		return -EAGAIN;
 	memset(v, 0, sizeof(*v));

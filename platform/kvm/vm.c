@@ -4,11 +4,17 @@
  *
  * Slots grow by announcement (physmem_listener): RAM in chunks that double, read-only files by
  * windows. The kernel area is a slot of its own.
+ *
+ * Making the VM takes as long as everything else that a sandbox does to start (CPUID above all, which
+ * a virtualized host gets from the next one below, function by function). So a thread makes it:
+ *
+ *   kvm_vm_prepare -> maker thread runs, add_range takes notes -> made -> joined by kvm_vm_wait
  */
 #include "platform/kvm/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,6 +33,8 @@
 #define GDT_USER_CODE	 0x00affb000000ffffULL
 
 struct kvm_vm kvm_vm = {.fd = -1};
+/* For threads that race at kvm_vm_wait. */
+static pthread_mutex_t join_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const struct {
 	long cap;
@@ -159,23 +167,32 @@ static void map_direct(gpa_t gpa, size_t len)
 /*
  * Semantics of the announcement: it comes before the first page-table entry that points into the
  * range, possibly with the frame allocator's lock held, so nothing here may allocate frames. Ranges
- * do not overlap; the same one twice is harmless.
+ * do not overlap. While the VM is being made they are noted down.
  */
-int kvm_vm_add_range(struct physmem_listener *l, gpa_t gpa, size_t len)
+static int add_range_locked(gpa_t gpa, size_t len, void *host)
 {
 	int err;
 
+	if (!phys_is_ram(gpa))
+		return add_slot(gpa, len, host, KVM_MEM_READONLY);
+	err = add_slot(gpa, len, host, 0);
+	if (!err)
+		map_direct(gpa, len);
+	return err;
+}
+
+int kvm_vm_add_range(struct physmem_listener *l, gpa_t gpa, size_t len)
+{
+	void *host = phys_ptr(gpa);
+	int err = 0;
+
 	mutex_lock_nested(&kvm_vm.slots_lock);
-	if (phys_is_ram(gpa)) {
-		err = add_slot(gpa, len, phys_ptr(gpa), 0);
-		if (!err)
-			map_direct(gpa, len);
-	} else {
-		err = add_slot(gpa, len, phys_ptr(gpa), KVM_MEM_READONLY);
-	}
-	/* Two threads announced the same window: the other one's slot is it. */
-	if (err == -EEXIST)
-		err = 0;
+	if (atomic_load(&kvm_vm.made))
+		err = kvm_vm.error ? kvm_vm.error : add_range_locked(gpa, len, host);
+	else if (kvm_vm.nr_requests == MAX_SLOT_REQUESTS)
+		err = -ENOSPC;
+	else
+		kvm_vm.requests[kvm_vm.nr_requests++] = (struct slot_request){gpa, len, host};
 	mutex_unlock(&kvm_vm.slots_lock);
 	if (err)
 		log_error("KVM takes no memory slot for %#lx+%#lx: %s", gpa, len, strerror(-err));
@@ -189,7 +206,7 @@ static void setup_kernel_half(void)
 	const uint64_t table = PTE_P | PTE_RW | PTE_A;
 	size_t direct = PHYS_RAM_SIZE >> 30;
 
-	root[TRAMP_ROOT_SLOT] = karea_gpa(KAREA_PDPT) | table;
+	root[TRAMP_ROOT_SLOT] = KERNEL_ROOT_ENTRY;
 	for (size_t i = 0; i < direct; i++)
 		pdpt[i] = karea_gpa(KAREA_DIRECT_PD + i) | table;
 	pdpt[TRAMP_VCPU_BASE >> 30 & 511] = karea_gpa(KAREA_VCPU_PD) | table;
@@ -228,16 +245,35 @@ static int read_limits(int kvm)
 	return 0;
 }
 
-int kvm_vm_create(void)
+static bool module_says_nested(void)
+{
+	static const char *const files[] = {
+		"/sys/module/kvm_amd/parameters/npt",
+		"/sys/module/kvm_intel/parameters/ept",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		char c = 'N';
+		int fd = open(files[i], O_RDONLY | O_CLOEXEC);
+		ssize_t n;
+
+		if (fd < 0)
+			continue;
+		n = read(fd, &c, 1);
+		close(fd);
+		if (n == 1 && (c == 'Y' || c == '1'))
+			return true;
+	}
+	return false;
+}
+
+static int make_vm(void)
 {
 	char why[160];
 	int kvm = kvm_open(why, sizeof(why)), err;
 
 	if (kvm < 0)
 		return kvm;
-	mutex_init(&kvm_vm.slots_lock, LOCK_PHYSMEM);
-	kvm_vm.nr_slots = 0;
-	kvm_vm.nr_vcpus = 0;
 	do {
 		kvm_vm.fd = ioctl(kvm, KVM_CREATE_VM, 0);
 	} while (kvm_vm.fd < 0 && errno == EINTR);
@@ -253,6 +289,7 @@ int kvm_vm_create(void)
 		log_error("KVM on this CPU lacks what is needed: %s", strerror(-err));
 		goto out_vm;
 	}
+	kvm_vm.nested = module_says_nested();
 	kvm_vm.karea = mmap(NULL, KAREA_SIZE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (kvm_vm.karea == MAP_FAILED) {
@@ -265,6 +302,9 @@ int kvm_vm_create(void)
 		log_error("KVM takes no memory slot: %s", strerror(-err));
 		goto out_karea;
 	}
+	err = vcpu_new(&kvm_vm.spare);
+	if (err)
+		goto out_karea;
 	close(kvm);
 	return 0;
 
@@ -278,11 +318,69 @@ out_kvm:
 	return err;
 }
 
+static void *make(void *unused)
+{
+	int err = make_vm();
+
+	mutex_lock(&kvm_vm.slots_lock);
+	for (unsigned int i = 0; i < kvm_vm.nr_requests && !err; i++) {
+		const struct slot_request *r = &kvm_vm.requests[i];
+
+		err = add_range_locked(r->gpa, r->len, r->host);
+		if (err)
+			log_error("KVM takes no memory slot for %#lx+%#lx: %s", r->gpa, r->len,
+				  strerror(-err));
+	}
+	kvm_vm.error = err;
+	atomic_store(&kvm_vm.made, true);
+	mutex_unlock(&kvm_vm.slots_lock);
+	return unused;
+}
+
+void kvm_vm_prepare(void)
+{
+	sigset_t all, old;
+
+	if (kvm_vm.started)
+		return;
+	mutex_init(&kvm_vm.slots_lock, LOCK_PHYSMEM);
+	kvm_vm.fd = -1;
+	kvm_vm.nr_slots = kvm_vm.nr_requests = 0;
+	kvm_vm.nr_vcpus = 0;
+	kvm_vm.spare = NULL;
+	kvm_vm.error = 0;
+	atomic_store(&kvm_vm.made, false);
+	kvm_vm.started = true;
+	/* It must take no signals that are for the sandbox. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	kvm_vm.joined = pthread_create(&kvm_vm.maker, NULL, make, NULL);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (kvm_vm.joined)
+		make(NULL);
+}
+
+int kvm_vm_wait(void)
+{
+	if (likely(__atomic_load_n(&kvm_vm.joined, __ATOMIC_ACQUIRE)))
+		return kvm_vm.error;
+	pthread_mutex_lock(&join_lock);
+	if (!kvm_vm.joined) {
+		pthread_join(kvm_vm.maker, NULL);
+		__atomic_store_n(&kvm_vm.joined, true, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&join_lock);
+	return kvm_vm.error;
+}
+
 void kvm_vm_destroy(void)
 {
-	vcpu_destroy_all();
-	close(kvm_vm.fd);
+	if (!kvm_vm_wait()) {
+		vcpu_destroy_all();
+		munmap(kvm_vm.karea, KAREA_SIZE);
+		close(kvm_vm.fd);
+	}
 	kvm_vm.fd = -1;
-	munmap(kvm_vm.karea, KAREA_SIZE);
 	mutex_fini(&kvm_vm.slots_lock);
+	kvm_vm.started = false;
 }

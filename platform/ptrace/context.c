@@ -7,26 +7,17 @@
  *                +---- a fault that the page table answers; a signal that is nobody's ----+
  *             a system call, fault, exception or kick returns to the sentry
  *
- * A kick is a latched flag plus a signal to the stub thread while `target` says that it runs. The
- * flag is set before `target` is read, and `target` is set before the flag is read, so either the
- * runner sees the flag or the kicker sees the target; a signal that comes before the thread is
- * resumed stays pending and stops it at once.
+ * A kick's signal that comes before the thread is resumed stays pending and stops it at once.
  */
 #include "platform/ptrace/internal.h"
 
 #include <string.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
-
-/* The same fault that the page table does not explain, with no change to the stub's mappings. */
-#define MAX_REPEATS 16
 
 enum { AGAIN = 1 };
 
@@ -45,41 +36,18 @@ struct context *ptrace_ctx_create(struct platform *base)
 	}
 	memcpy(ctx->fpu, p->fpu_init, p->fpu_size);
 	ctx->fpu_valid = ctx->fpu_dirty = true;
-	ctx->base.platform = base;
-	atomic_store(&ctx->cpu, -1);
-	mutex_lock(&p->lock);
-	list_add(&ctx->node, &p->contexts);
-	mutex_unlock(&p->lock);
-	return &ctx->base;
+	stub_context_init(&ctx->stub, &p->stub);
+	return &ctx->stub.base;
 }
 
 void ptrace_ctx_destroy(struct context *base)
 {
 	struct ptrace_context *ctx = to_ctx(base);
-	struct ptrace_platform *p = to_platform(base->platform);
 
 	context_abandon(ctx);
-	mutex_lock(&p->lock);
-	list_del(&ctx->node);
-	context_stats_add(&p->retired, &ctx->stats);
-	mutex_unlock(&p->lock);
+	stub_context_fini(&ctx->stub);
 	kfree(ctx->fpu);
 	kfree(ctx);
-}
-
-void ptrace_ctx_kick(struct context *base)
-{
-	struct ptrace_context *ctx = to_ctx(base);
-	int saved = errno;
-	uint64_t target;
-
-	atomic_store(&ctx->kick, true);
-	atomic_fetch_add(&ctx->kickers, 1);
-	target = atomic_load(&ctx->target);
-	if (target)
-		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
-	atomic_fetch_sub(&ctx->kickers, 1);
-	errno = saved;
 }
 
 void ptrace_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_base)
@@ -109,8 +77,8 @@ void ptrace_ctx_get_fpu(struct context *base, void *fpu)
 	struct ptrace_platform *p = to_platform(base->platform);
 	size_t size = p->fpu_size;
 
-	if (!ctx->fpu_valid && ctx->thread) {
-		int err = stub_get_fpu(ctx->thread->tid, ctx->fpu, &size);
+	if (!ctx->fpu_valid && ctx->stub.thread) {
+		int err = stub_get_fpu(ctx->stub.thread->tid, ctx->fpu, &size);
 
 		if (err) /* it was killed: the next ctx_run says so */
 			memcpy(ctx->fpu, p->fpu_init, p->fpu_size);
@@ -130,7 +98,7 @@ void ptrace_ctx_set_fpu(struct context *base, const void *fpu)
 /* Writes what the stub thread lacks. */
 static int write_state(struct ptrace_context *ctx, pid_t tid)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
+	struct ptrace_platform *p = to_platform(ctx->stub.base.platform);
 	int err = 0;
 
 	if (ctx->regs_dirty || ctx->bases_dirty)
@@ -155,73 +123,35 @@ static int wait_stop(struct ptrace_context *ctx, struct stub_thread *th)
 		if (likely(got == th->tid))
 			return WIFSTOPPED(status) ? status : -ESRCH;
 		if (got < 0 && errno == EINTR)
-			ptrace_ctx_kick(&ctx->base);
+			stub_ctx_kick(&ctx->stub.base);
 		else if (got < 0)
 			return -ESRCH;
 	}
-}
-
-/* Maps and unmaps what is due. 0 or -errno. */
-static int context_sync(struct ptrace_context *ctx, struct ptrace_as *as)
-{
-	bool mapped;
-	int err;
-
-	mutex_lock(&as->lock);
-	if (as->proc != ctx->thread->proc)
-		err = -ESRCH; /* it died */
-	else
-		err = as_sync_locked(as, ctx->thread, ctx->sync_addr, &mapped);
-	mutex_unlock(&as->lock);
-	ctx->sync_addr = 0;
-	return err;
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-/*
- * The stub's CPU clock can't be read from another process; it shares a processor with its tracer,
- * which sleeps meanwhile, so the time between resume and stop is close.
- */
-uint64_t ptrace_ctx_user_ns(struct context *base)
-{
-	struct ptrace_context *ctx = to_ctx(base);
-	uint64_t since = atomic_load_explicit(&ctx->running_since, memory_order_relaxed);
-	uint64_t ns = atomic_load_explicit(&ctx->user_ns, memory_order_relaxed);
-
-	return since ? ns + (monotonic_ns() - since) : ns;
 }
 
 /*
  * Lets the stub thread run. Returns its wait status (> 0), 0 when a kick was due before it started,
  * or -errno.
  */
-static int run_once(struct ptrace_context *ctx, struct ptrace_as *as)
+static int run_once(struct ptrace_context *ctx, struct stub_space *as)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
-	struct stub_thread *th = ctx->thread;
+	struct ptrace_platform *p = to_platform(ctx->stub.base.platform);
+	struct stub_thread *th = ctx->stub.thread;
 	struct stub_proc *proc = th->proc;
 	int status, err, cpu;
-	uint64_t start;
 
 	for (;;) {
-		if (unlikely(ctx->sync_addr || atomic_load(&proc->nr_stale))) {
-			err = context_sync(ctx, as);
+		if (unlikely(ctx->stub.sync_addr || atomic_load(&proc->nr_stale))) {
+			err = stub_context_sync(&ctx->stub, as);
 			if (err)
 				return err;
 		}
 		err = write_state(ctx, th->tid);
 		if (err)
 			return err;
-		atomic_store(&ctx->target, (uint64_t)proc->pid << 32 | (uint32_t)th->tid);
-		if (atomic_load(&ctx->kick) && atomic_exchange(&ctx->kick, false)) {
-			atomic_store_explicit(&ctx->target, 0, memory_order_release);
+		atomic_store(&ctx->stub.target, (uint64_t)proc->pid << 32 | (uint32_t)th->tid);
+		if (atomic_load(&ctx->stub.kick) && atomic_exchange(&ctx->stub.kick, false)) {
+			atomic_store_explicit(&ctx->stub.target, 0, memory_order_release);
 			return 0;
 		}
 		atomic_fetch_add(&proc->nr_running, 1);
@@ -229,20 +159,18 @@ static int run_once(struct ptrace_context *ctx, struct ptrace_as *as)
 			break;
 		atomic_fetch_sub(&proc->nr_running, 1);
 	}
-	cpu = place_enter(ctx);
+	cpu = place_enter(&ctx->stub);
 	ctx->fpu_valid = false;
-	ctx->stats.enters++;
-	start = monotonic_ns();
-	atomic_store_explicit(&ctx->running_since, start, memory_order_relaxed);
+	ctx->stub.stats.enters++;
+	stub_clock_start(&ctx->stub);
 	if (likely(!ptrace(PTRACE_SYSEMU, th->tid, NULL, NULL)))
 		status = wait_stop(ctx, th);
 	else
 		status = errno == ESRCH ? stub_wait(th->tid) : -errno;
-	atomic_store_explicit(&ctx->running_since, 0, memory_order_relaxed);
-	atomic_fetch_add_explicit(&ctx->user_ns, monotonic_ns() - start, memory_order_relaxed);
+	stub_clock_stop(&ctx->stub);
 	atomic_fetch_sub(&proc->nr_running, 1);
-	atomic_store_explicit(&ctx->target, 0, memory_order_release);
-	place_exit(p, cpu);
+	atomic_store_explicit(&ctx->stub.target, 0, memory_order_release);
+	place_exit(&p->stub.place, cpu);
 	if (likely(status > 0))
 		err = stub_get_regs(th->tid, &ctx->regs);
 	else
@@ -250,54 +178,35 @@ static int run_once(struct ptrace_context *ctx, struct ptrace_as *as)
 	return err ? err : status;
 }
 
-static int fault_trap(struct ptrace_context *ctx, struct trap *trap, uaddr_t addr,
-		      unsigned int access, bool present)
-{
-	trap->kind = TRAP_FAULT;
-	trap->addr = addr;
-	trap->access = access;
-	trap->present = present;
-	trap->error = stub_fault_error(present, access);
-	ctx->stats.faults++;
-	/* Whatever the sentry installs there is brought into the stub before it runs again. */
-	if (addr < USER_TOP)
-		ctx->sync_addr = PAGE_ALIGN_DOWN(addr);
-	return 0;
-}
-
 /*
  * The stub has the page with the entry's rights, and faulted. The right that is missing tells the
  * access; if none is, another thread has mapped it meanwhile.
  */
-static int protection_fault(struct ptrace_context *ctx, uint64_t pte, uint64_t generation,
-			    const siginfo_t *info, struct trap *trap)
+static int protection_fault(struct ptrace_context *ctx, struct stub_space *as, uint64_t pte,
+			    uint64_t generation, const siginfo_t *info, struct trap *trap)
 {
 	uaddr_t addr = (uaddr_t)(uintptr_t)info->si_addr;
 	bool fetch = stub_fault_is_fetch(&ctx->regs, addr);
+	int err;
 
 	if (info->si_signo == SIGBUS) {
 		log_debug("ptrace: the host can't back a page");
 		return -ENOMEM;
 	}
-	if (addr == ctx->last_fault && generation == ctx->last_generation)
-		ctx->repeats++;
-	else
-		ctx->repeats = 0;
-	ctx->last_fault = addr;
-	ctx->last_generation = generation;
-	if (info->si_code == SEGV_ACCERR || ctx->repeats > MAX_REPEATS) {
+	if (info->si_code == SEGV_ACCERR) {
 		if (addr == ctx->regs.rip && (pte & PTE_NX))
-			return fault_trap(ctx, trap, addr, ACCESS_EXEC, true);
+			return stub_fault_trap(&ctx->stub, trap, addr, ACCESS_EXEC, true);
 		if (!(pte & PTE_RW))
-			return fault_trap(ctx, trap, addr, ACCESS_WRITE, true);
+			return stub_fault_trap(&ctx->stub, trap, addr, ACCESS_WRITE, true);
 		if (fetch && (pte & PTE_NX))
-			return fault_trap(ctx, trap, addr, ACCESS_EXEC, true);
+			return stub_fault_trap(&ctx->stub, trap, addr, ACCESS_EXEC, true);
 	}
-	return ctx->repeats > MAX_REPEATS ? -EFAULT : AGAIN;
+	err = stub_unexplained_fault(&ctx->stub, as, addr, generation);
+	return err ? err : AGAIN;
 }
 
 /* A page fault in the stub: AGAIN when it was the cache's, 0 with @trap, or -errno. */
-static int handle_fault(struct ptrace_context *ctx, struct ptrace_as *as, const siginfo_t *info,
+static int handle_fault(struct ptrace_context *ctx, struct stub_space *as, const siginfo_t *info,
 			struct trap *trap)
 {
 	uaddr_t addr = (uaddr_t)(uintptr_t)info->si_addr, page = PAGE_ALIGN_DOWN(addr);
@@ -307,15 +216,15 @@ static int handle_fault(struct ptrace_context *ctx, struct ptrace_as *as, const 
 	int err = 0;
 
 	if (addr >= USER_TOP)
-		return fault_trap(ctx, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
+		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
 	if (info->si_signo == SIGSEGV && info->si_code != SEGV_MAPERR &&
 	    info->si_code != SEGV_ACCERR) {
 		/* Protection keys: the application's own doing, nothing to resolve. */
-		stub_exception_trap(ctx->thread->tid, info, trap);
+		stub_exception_trap(ctx->stub.thread->tid, info, trap);
 		return 0;
 	}
 	mutex_lock(&as->lock);
-	if (as->proc != ctx->thread->proc) {
+	if (as->proc != ctx->stub.thread->proc) {
 		mutex_unlock(&as->lock);
 		return -ESRCH;
 	}
@@ -327,27 +236,20 @@ static int handle_fault(struct ptrace_context *ctx, struct ptrace_as *as, const 
 	if ((pte & (PTE_P | PTE_US)) != (PTE_P | PTE_US))
 		pte = 0;
 	if (pte && !had)
-		err = as_sync_locked(as, ctx->thread, page, &mapped);
+		err = stub_sync_locked(as, ctx->stub.thread, page, &mapped);
 	mutex_unlock(&as->lock);
 	if (err)
 		return err;
 	if (!pte)
-		return fault_trap(ctx, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
+		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
 	if (!had) {
-		ctx->stats.faults_mapped++;
+		ctx->stub.stats.faults_mapped++;
 		return AGAIN;
 	}
-	return protection_fault(ctx, pte, generation, info, trap);
+	return protection_fault(ctx, as, pte, generation, info, trap);
 }
 
-static int kick_trap(struct ptrace_context *ctx, struct trap *trap)
-{
-	trap->kind = TRAP_KICK;
-	ctx->stats.kicks++;
-	return 0;
-}
-
-static int handle_signal(struct ptrace_context *ctx, struct ptrace_as *as, int sig,
+static int handle_signal(struct ptrace_context *ctx, struct stub_space *as, int sig,
 			 struct trap *trap)
 {
 	siginfo_t info;
@@ -358,18 +260,18 @@ static int handle_signal(struct ptrace_context *ctx, struct ptrace_as *as, int s
 	case SIGILL:
 	case SIGFPE:
 	case SIGTRAP:
-		if (ptrace(PTRACE_GETSIGINFO, ctx->thread->tid, NULL, &info))
+		if (ptrace(PTRACE_GETSIGINFO, ctx->stub.thread->tid, NULL, &info))
 			return -errno;
 		if (info.si_code <= 0)
 			return AGAIN; /* sent by someone, not by the CPU */
 		if (stub_signal_is_fault(&info))
 			return handle_fault(ctx, as, &info, trap);
-		stub_exception_trap(ctx->thread->tid, &info, trap);
-		ctx->stats.exceptions++;
+		stub_exception_trap(ctx->stub.thread->tid, &info, trap);
+		ctx->stub.stats.exceptions++;
 		return 0;
 	case PLATFORM_KICK_SIGNAL:
-		if (atomic_exchange(&ctx->kick, false))
-			return kick_trap(ctx, trap);
+		if (atomic_exchange(&ctx->stub.kick, false))
+			return stub_kick_trap(&ctx->stub, trap);
 		return AGAIN;
 	default:
 		return AGAIN; /* stubs get no signals */
@@ -377,18 +279,18 @@ static int handle_signal(struct ptrace_context *ctx, struct ptrace_as *as, int s
 }
 
 /* Why it stopped: 0 with @trap filled, AGAIN, or -errno. */
-static int handle_stop(struct ptrace_context *ctx, struct ptrace_as *as, int status,
+static int handle_stop(struct ptrace_context *ctx, struct stub_space *as, int status,
 		       struct trap *trap)
 {
 	if (likely(WSTOPSIG(status) == (SIGTRAP | 0x80))) {
 		if (likely(stub_syscall_is_native(&ctx->regs))) {
 			trap->kind = TRAP_SYSCALL;
-			ctx->stats.syscalls++;
+			ctx->stub.stats.syscalls++;
 			return 0;
 		}
 		trap->kind = TRAP_EXCEPTION;
 		trap->vector = ARCH_EXC_GP;
-		ctx->stats.exceptions++;
+		ctx->stub.stats.exceptions++;
 		ctx->regs_dirty = true;
 		return 0;
 	}
@@ -414,17 +316,17 @@ static void take_regs(struct ptrace_context *ctx, const struct arch_regs *regs)
 /* The stub thread died, from outside or by our despair. The next run gets another. */
 static void context_lost(struct ptrace_context *ctx)
 {
-	stub_thread_died(ctx->thread);
+	stub_thread_died(ctx->stub.thread);
 	context_detach(ctx);
-	place_leave(ctx);
+	place_leave(&ctx->stub);
 }
 
 int ptrace_ctx_run(struct context *base, struct address_space *as_base, struct arch_regs *regs,
 		   struct trap *trap)
 {
 	struct ptrace_context *ctx = to_ctx(base);
-	struct ptrace_as *as = to_as(as_base);
-	struct stub_thread *th = ctx->thread;
+	struct stub_space *as = to_stub_space(as_base);
+	struct stub_thread *th = ctx->stub.thread;
 	int ret;
 
 	if (unlikely(th && (th->dead || atomic_load(&th->proc->dead)))) {
@@ -443,7 +345,7 @@ int ptrace_ctx_run(struct context *base, struct address_space *as_base, struct a
 		if (ret > 0)
 			ret = handle_stop(ctx, as, ret, trap);
 		else if (ret == 0)
-			ret = kick_trap(ctx, trap);
+			ret = stub_kick_trap(&ctx->stub, trap);
 	} while (ret == AGAIN);
 	*regs = ctx->regs;
 	if (unlikely(ret == -ESRCH))

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -19,7 +18,6 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
-#include "sentry/lib/physmem.h"
 
 /*
  * Probe
@@ -86,19 +84,6 @@ static int ptrace_probe(char *why, size_t size)
 	return err;
 }
 
-/*
- * Page tables are ordinary frames
- */
-static gpa_t table_alloc(struct pt_allocator *a)
-{
-	return frame_alloc();
-}
-
-static void table_free(struct pt_allocator *a, gpa_t table)
-{
-	frame_put(table);
-}
-
 /* Stops of stub threads are waited for; a SIGCHLD for each would cost and tell nothing. */
 static void no_stop_signals(void)
 {
@@ -133,28 +118,69 @@ static int fpu_setup(struct ptrace_platform *p)
 	return 0;
 }
 
-static int control_create(struct ptrace_platform *p)
+static int proc_new(struct stub_platform *base, struct stub_proc **out)
 {
-	size_t size = MAX_PROCS * PAGE_SIZE;
+	struct warden_request req = {.op = WARDEN_NEW_PROC};
+	long err = warden_call(ptrace_of(base), &req);
 
-	p->ctl_fd = memfd_create("kvmsbox-stubs", MFD_CLOEXEC);
-	if (p->ctl_fd < 0)
-		return -errno;
-	if (ftruncate(p->ctl_fd, (off_t)size))
-		goto fail;
-	p->ctl = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, p->ctl_fd, 0);
-	if (p->ctl != MAP_FAILED)
-		return 0;
-fail:
-	close(p->ctl_fd);
-	return -ENOMEM;
+	*out = req.proc;
+	return (int)err;
 }
 
-static void control_destroy(struct ptrace_platform *p)
+static void proc_end(struct stub_platform *base, struct stub_proc *proc)
 {
-	munmap(p->ctl, MAX_PROCS * PAGE_SIZE);
-	close(p->ctl_fd);
+	struct warden_request req = {.op = WARDEN_KILL, .proc = proc};
+
+	warden_call(ptrace_of(base), &req);
 }
+
+static void proc_kill(struct stub_platform *base, struct stub_proc *proc)
+{
+	kill(proc->pid, SIGKILL);
+}
+
+static int thread_new(struct stub_platform *base, struct stub_proc *proc)
+{
+	struct warden_request req = {.op = WARDEN_SPAWN, .proc = proc};
+
+	return (int)warden_call(ptrace_of(base), &req);
+}
+
+static int pass_fd(struct stub_platform *base, int fd)
+{
+	struct warden_request req = {.op = WARDEN_PASS_FD, .fd = fd};
+
+	return (int)warden_call(ptrace_of(base), &req);
+}
+
+static int batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
+		 size_t n)
+{
+	struct warden_request req = {.op = WARDEN_BATCH, .proc = proc, .n = n};
+	size_t done;
+	int err;
+
+	if (!th)
+		return (int)warden_call(ptrace_of(base), &req);
+	if (th->ctx)
+		to_ctx(&th->ctx->base)->regs_dirty = true;
+	err = stub_batch(th->tid, n, &done);
+	if (err == -ESRCH)
+		stub_thread_died(th);
+	return err;
+}
+
+static const struct stub_ops ops = {
+	.name = "ptrace",
+	.proc_new = proc_new,
+	.proc_end = proc_end,
+	.proc_kill = proc_kill,
+	.thread_new = thread_new,
+	.batch = batch,
+	.pass_fd = pass_fd,
+	.own_thread = stub_thread_find_own,
+	.crowd = warden_wake,
+};
 
 static int ptrace_create(const struct platform_config *config, struct platform **out)
 {
@@ -163,19 +189,12 @@ static int ptrace_create(const struct platform_config *config, struct platform *
 
 	if (!p)
 		return -ENOMEM;
-	p->base.type = &ptrace_platform;
-	p->base.pt_alloc = (struct pt_allocator){.alloc = table_alloc, .free = table_free};
-	mutex_init(&p->lock, LOCK_PLATFORM);
-	list_init(&p->contexts);
-	list_init(&p->pool);
-	list_init(&p->procs);
-	place_init(p);
-	err = control_create(p);
+	err = stub_platform_init(&p->stub, &ptrace_platform, &ops, MAX_PROCS * PAGE_SIZE);
 	if (err)
 		goto out_free;
 	err = -pthread_key_create(&p->exit_key, stub_threads_park_all);
 	if (err)
-		goto out_control;
+		goto out_stub;
 	no_stop_signals();
 	err = warden_start(p);
 	if (err)
@@ -183,18 +202,16 @@ static int ptrace_create(const struct platform_config *config, struct platform *
 	err = fpu_setup(p);
 	if (err)
 		goto out_warden;
-	*out = &p->base;
+	*out = &p->stub.base;
 	return 0;
 
 out_warden:
 	warden_stop(p);
 out_key:
 	pthread_key_delete(p->exit_key);
-out_control:
-	control_destroy(p);
+out_stub:
+	stub_platform_fini(&p->stub);
 out_free:
-	place_fini(p);
-	mutex_fini(&p->lock);
 	kfree(p);
 	return err;
 }
@@ -206,12 +223,7 @@ static void wait_unattached(struct ptrace_platform *p)
 	int tries;
 
 	for (tries = 0; tries < 2000; tries++) {
-		unsigned int n;
-
-		mutex_lock(&p->lock);
-		n = p->nr_attached;
-		mutex_unlock(&p->lock);
-		if (!n)
+		if (!atomic_load(&p->stub.nr_attached))
 			return;
 		nanosleep(&nap, NULL);
 	}
@@ -221,72 +233,20 @@ static void wait_unattached(struct ptrace_platform *p)
 static void ptrace_destroy(struct platform *base)
 {
 	struct ptrace_platform *p = to_platform(base);
-	struct warden_request req = {.op = WARDEN_KILL};
 
 	stub_threads_park_all(NULL);
 	wait_unattached(p);
-	while (!list_empty(&p->pool)) {
-		req.proc = list_first_entry(&p->pool, struct stub_proc, node);
-		list_del(&req.proc->node);
-		warden_call(p, &req);
-	}
+	stub_pool_end(&p->stub);
 	warden_stop(p);
 	pthread_key_delete(p->exit_key);
-	control_destroy(p);
-	place_fini(p);
-	mutex_fini(&p->lock);
+	stub_platform_fini(&p->stub);
 	kfree(p->fpu_init);
 	kfree(p);
 }
 
-void context_stats_add(struct context_stats *sum, const struct context_stats *st)
-{
-	sum->enters += st->enters;
-	sum->syscalls += st->syscalls;
-	sum->faults += st->faults;
-	sum->faults_mapped += st->faults_mapped;
-	sum->exceptions += st->exceptions;
-	sum->kicks += st->kicks;
-	sum->injections += st->injections;
-	sum->mmaps += st->mmaps;
-	sum->munmaps += st->munmaps;
-	sum->pages += st->pages;
-	sum->moves += st->moves;
-}
-
 static size_t ptrace_stats(struct platform *base, struct platform_stat stats[PLATFORM_MAX_STATS])
 {
-	struct ptrace_platform *p = to_platform(base);
-	struct context_stats sum;
-	struct ptrace_context *ctx;
-	size_t n = 0;
-
-	mutex_lock(&p->lock);
-	sum = p->retired;
-	list_for_each_entry (ctx, &p->contexts, node) {
-		context_stats_add(&sum, &ctx->stats);
-	}
-	mutex_unlock(&p->lock);
-	stats[n++] = (struct platform_stat){"enters", sum.enters};
-	stats[n++] = (struct platform_stat){"system calls", sum.syscalls};
-	stats[n++] = (struct platform_stat){"faults to the sentry", sum.faults};
-	stats[n++] = (struct platform_stat){"faults served by mapping", sum.faults_mapped};
-	stats[n++] = (struct platform_stat){"exceptions", sum.exceptions};
-	stats[n++] = (struct platform_stat){"kicks", sum.kicks};
-	stats[n++] = (struct platform_stat){"trips for host calls in stubs", sum.injections};
-	stats[n++] = (struct platform_stat){"mmaps in stubs", sum.mmaps};
-	stats[n++] = (struct platform_stat){"munmaps in stubs", sum.munmaps};
-	stats[n++] = (struct platform_stat){"pages mapped", sum.pages};
-	stats[n++] = (struct platform_stat){"invalidations", atomic_load(&p->nr_invalidates)};
-	stats[n++] = (struct platform_stat){"invalidations with a thread running",
-					    atomic_load(&p->nr_stale_hits)};
-	stats[n++] = (struct platform_stat){"stub processes made", atomic_load(&p->nr_procs)};
-	stats[n++] = (struct platform_stat){"stub processes reused", atomic_load(&p->nr_reused)};
-	stats[n++] = (struct platform_stat){"stub threads made", atomic_load(&p->nr_threads)};
-	stats[n++] =
-		(struct platform_stat){"requests to the warden", atomic_load(&p->nr_warden_calls)};
-	stats[n++] = (struct platform_stat){"moves to another CPU", sum.moves};
-	return n;
+	return stub_stats(to_stub_platform(base), stats);
 }
 
 const struct platform_type ptrace_platform = {
@@ -296,16 +256,16 @@ const struct platform_type ptrace_platform = {
 	.create = ptrace_create,
 	.destroy = ptrace_destroy,
 	.stats = ptrace_stats,
-	.as_create = ptrace_as_create,
-	.as_destroy = ptrace_as_destroy,
-	.as_invalidate = ptrace_as_invalidate,
+	.as_create = stub_as_create,
+	.as_destroy = stub_as_destroy,
+	.as_invalidate = stub_as_invalidate,
 	.ctx_create = ptrace_ctx_create,
 	.ctx_destroy = ptrace_ctx_destroy,
 	.ctx_run = ptrace_ctx_run,
-	.ctx_kick = ptrace_ctx_kick,
+	.ctx_kick = stub_ctx_kick,
 	.ctx_get_bases = ptrace_ctx_get_bases,
 	.ctx_set_bases = ptrace_ctx_set_bases,
 	.ctx_get_fpu = ptrace_ctx_get_fpu,
 	.ctx_set_fpu = ptrace_ctx_set_fpu,
-	.ctx_user_ns = ptrace_ctx_user_ns,
+	.ctx_user_ns = stub_ctx_user_ns,
 };

@@ -6,19 +6,8 @@
 #ifndef PLATFORM_PTRACE_STUB_ARCH_H
 #define PLATFORM_PTRACE_STUB_ARCH_H
 
-#include "platform/platform.h"
+#include "platform/stub/stub.h"
 
-/* Where things lie in the stub's area (layout.h: STUB_BASE); applications can read, never write. */
-#define STUB_CODE    STUB_BASE			 /* read + execute, shared by all stubs */
-#define STUB_REQUEST (STUB_BASE + PAGE_SIZE)	 /* struct stub_call[], read-only for the stub */
-#define STUB_SCRATCH (STUB_BASE + 2 * PAGE_SIZE) /* the master only: messages that carry fds */
-
-/* A host call for a stub to make. The code in the stub page walks an array of them. */
-struct stub_call {
-	uint64_t nr;
-	uint64_t args[6];
-	uint64_t unused;
-};
 #define STUB_MAX_CALLS (PAGE_SIZE / sizeof(struct stub_call))
 
 /* Words of struct arch_regs that are written back on a resume: all before fs_base. */
@@ -60,20 +49,6 @@ bool stub_syscall_is_native(struct arch_regs *regs);
 void stub_exception_trap(pid_t tid, const siginfo_t *info, struct trap *trap);
 /* True if @info, of a SIGSEGV or SIGBUS, is a page fault with an address. */
 bool stub_signal_is_fault(const siginfo_t *info);
-/* Is a fault at @addr the fetch of the instruction at @regs->rip? */
-bool stub_fault_is_fetch(const struct arch_regs *regs, uaddr_t addr);
-/* The error code that the CPU pushes for this page fault. */
-uint64_t stub_fault_error(bool present, unsigned int access);
-
-/*
- * Extended state between the kernel's ptrace image of @kernel_size bytes and ours of
- * arch_fpu_size().
- */
-void stub_fpu_from_kernel(void *fpu, const void *image, size_t kernel_size);
-void stub_fpu_to_kernel(void *image, size_t kernel_size, const void *fpu);
-/* Highest base that the kernel lets us set. */
-bool stub_base_valid(uint64_t base);
-
 /* seccomp: the host calls that a stub may make, from the stub page only. Returns 0 or -errno. */
 int stub_seccomp(void);
 

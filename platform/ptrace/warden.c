@@ -3,7 +3,7 @@
  * The warden: the one host thread that traces the master and all leaders, and so is the one that
  * makes and ends stub processes, adds threads to them and makes host calls in those where the
  * asking thread traces nothing. Others hand it requests and wait; they may hold an as->lock but not
- * p->lock. Nothing that it does waits for application code.
+ * p->stub.lock. Nothing that it does waits for application code.
  *
  * It also evens out the load of the CPUs now and then (place.c).
  *
@@ -28,26 +28,6 @@
 #define TICK_NS	     10000000L
 #define THREAD_FLAGS 0x00050f00UL	      /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
 #define PROC_FLAGS   (0x00002600UL | SIGCHLD) /* CLONE_FS|FILES|PTRACE */
-
-static int slot_alloc(struct warden *w)
-{
-	size_t i;
-
-	for (i = 0; i < MAX_PROCS / 64; i++) {
-		if (~w->slots[i]) {
-			unsigned int bit = (unsigned int)__builtin_ctzl(~w->slots[i]);
-
-			w->slots[i] |= 1UL << bit;
-			return (int)(i * 64 + bit);
-		}
-	}
-	return -EAGAIN;
-}
-
-static void slot_free(struct warden *w, unsigned int slot)
-{
-	w->slots[slot / 64] &= ~(1UL << (slot % 64));
-}
 
 /* The clone routine in stopped @pid. Returns the child's id or -errno. */
 static long spawn(pid_t pid, uint64_t flags)
@@ -79,13 +59,13 @@ static int add_thread(struct ptrace_platform *p, struct stub_proc *proc)
 		kfree(th);
 		return (int)tid;
 	}
-	th->p = p;
+	th->p = &p->stub;
 	th->proc = proc;
 	th->tid = (pid_t)tid;
-	atomic_fetch_add(&p->nr_threads, 1);
-	mutex_lock(&p->lock);
+	atomic_fetch_add(&p->stub.nr_threads, 1);
+	mutex_lock(&p->stub.lock);
 	list_add(&th->node, &proc->parked);
-	mutex_unlock(&p->lock);
+	mutex_unlock(&p->stub.lock);
 	return 0;
 }
 
@@ -101,7 +81,7 @@ static void reap(struct ptrace_platform *p)
 		if (!got || (got < 0 && errno == EINTR))
 			continue;
 		list_del(&proc->node);
-		slot_free(w, proc->slot);
+		stub_slot_free(w->slots, proc->slot);
 		kfree(proc);
 	}
 }
@@ -142,22 +122,22 @@ static int new_proc(struct ptrace_platform *p, struct stub_proc **out)
 		return -ENOMEM;
 	list_init(&proc->node);
 	list_init(&proc->parked);
-	slot = slot_alloc(w);
+	slot = stub_slot_alloc(w->slots, MAX_PROCS);
 	if (slot < 0) {
 		kfree(proc);
 		return slot;
 	}
 	proc->slot = (unsigned int)slot;
-	proc->request = (struct stub_call *)(p->ctl + proc->slot * PAGE_SIZE);
+	proc->request = (struct stub_call *)(p->stub.ctl + proc->slot * PAGE_SIZE);
 
 	/* The warden was moved to the asker's CPU: the master comes too, and the child inherits it.
 	 */
-	if (p->pin && !sched_getaffinity(0, sizeof(here), &here))
+	if (p->stub.place.pin && !sched_getaffinity(0, sizeof(here), &here))
 		sched_setaffinity(w->master, sizeof(here), &here);
 	ret = spawn(w->master, PROC_FLAGS);
 	err = ret < 0 ? (int)ret : 0;
 	if (err) {
-		slot_free(w, proc->slot);
+		stub_slot_free(w->slots, proc->slot);
 		kfree(proc);
 		return err;
 	}
@@ -172,7 +152,7 @@ static int new_proc(struct ptrace_platform *p, struct stub_proc **out)
 		end_proc(p, proc);
 		return err;
 	}
-	atomic_fetch_add(&p->nr_procs, 1);
+	atomic_fetch_add(&p->stub.nr_procs, 1);
 	*out = proc;
 	return 0;
 }
@@ -203,13 +183,13 @@ static void serve(struct ptrace_platform *p, struct warden_request *req)
 		req->value = new_proc(p, &req->proc);
 		break;
 	case WARDEN_SPAWN:
-		place_near(p, req->proc->pid);
+		place_near(&p->stub.place, req->proc->pid);
 		stub_wait_bounded(true);
 		req->value = add_thread(p, req->proc);
 		stub_wait_bounded(false);
 		break;
 	case WARDEN_BATCH:
-		place_near(p, req->proc->pid);
+		place_near(&p->stub.place, req->proc->pid);
 		stub_wait_bounded(true);
 		req->value = run_batch(req->proc, req);
 		stub_wait_bounded(false);
@@ -242,7 +222,7 @@ static struct warden_request *next_request(struct ptrace_platform *p)
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->head && !err) {
-		if (!p->pin || __atomic_load_n(&p->nr_attached, __ATOMIC_RELAXED) < 2) {
+		if (!p->stub.place.pin || atomic_load_explicit(&p->stub.nr_attached, memory_order_relaxed) < 2) {
 			pthread_cond_wait(&w->wake, &w->lock);
 			continue;
 		}
@@ -273,7 +253,7 @@ static void warden_loop(struct ptrace_platform *p)
 		enum warden_op op;
 
 		if (!req) {
-			place_balance(p);
+			place_balance(&p->stub);
 			continue;
 		}
 		op = req->op;
@@ -315,10 +295,10 @@ static void prefork(struct ptrace_platform *p)
 	if (new_proc(p, &proc))
 		return; /* whoever needs one tries again, and tells */
 	stub_proc_forget(proc);
-	mutex_lock(&p->lock);
-	list_add(&proc->node, &p->pool);
-	p->nr_pool++;
-	mutex_unlock(&p->lock);
+	mutex_lock(&p->stub.lock);
+	list_add(&proc->node, &p->stub.pool);
+	p->stub.nr_pool++;
+	mutex_unlock(&p->stub.lock);
 }
 
 static void *warden_main(void *arg)
@@ -398,8 +378,10 @@ void warden_stop(struct ptrace_platform *p)
 	kfree(p->warden.slots);
 }
 
-void warden_wake(struct ptrace_platform *p)
+void warden_wake(struct stub_platform *base)
 {
+	struct ptrace_platform *p = ptrace_of(base);
+
 	pthread_mutex_lock(&p->warden.lock);
 	pthread_cond_signal(&p->warden.wake);
 	pthread_mutex_unlock(&p->warden.lock);
@@ -409,10 +391,10 @@ long warden_call(struct ptrace_platform *p, struct warden_request *req)
 {
 	struct warden *w = &p->warden;
 
-	place_near(p, w->tid);
+	place_near(&p->stub.place, w->tid);
 	req->next = NULL;
 	req->done = false;
-	atomic_fetch_add_explicit(&p->nr_warden_calls, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->stub.nr_requests, 1, memory_order_relaxed);
 	pthread_mutex_lock(&w->lock);
 	*w->tail = req;
 	w->tail = &req->next;

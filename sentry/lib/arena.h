@@ -21,8 +21,8 @@ int arena_init(void) __must_check;
 size_t arena_in_use(void);
 
 /*
- * For tests: of the allocations from now on the @n-th fails, once. 0: none. Returns how far away the
- * failure asked for before still was: 0 or less, it has happened.
+ * For tests: of the allocations from now on the @n-th fails, once. 0: none. Returns how far away
+ * the failure asked for before still was: 0 or less, it has happened.
  */
 long arena_fail_at(long n);
 

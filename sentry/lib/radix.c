@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A 64-way radix tree. Nodes that hold nothing are freed, on removal and when an insertion fails, and
- * the tree is no higher than its largest index needs: what memory it holds depends on its contents only.
+ * A 64-way radix tree. Nodes that hold nothing are freed, on removal and when an insertion fails,
+ * and the tree is no higher than its largest index needs: what memory it holds depends on its
+ * contents only.
  */
 #include "sentry/lib/radix.h"
 
@@ -74,16 +75,16 @@ static void prune(struct radix *r, uint64_t index)
 		path[level + 1]->child[slot_of(index, level + 1)] = NULL;
 		path[level + 1]->used--;
 	}
-	if (!r->root->used) {
-		kfree(r->root);
-		r->root = NULL;
-		r->height = 0;
-	}
 	while (r->height > 1 && r->root->used == 1 && r->root->child[0]) {
 		n = r->root;
 		r->root = n->child[0];
 		r->height--;
 		kfree(n);
+	}
+	if (!r->root->used) {
+		kfree(r->root);
+		r->root = NULL;
+		r->height = 0;
 	}
 }
 

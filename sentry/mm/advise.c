@@ -67,6 +67,7 @@ static int dontneed(struct vma *v, uaddr_t s, uaddr_t e, void *arg)
 	pages_unmap(v->mm, s, e);
 	/* What the window had grown to is forgotten: the next use starts small again. */
 	v->populated = 0;
+	v->ahead = s;
 	return 0;
 }
 

@@ -42,6 +42,7 @@ struct vma {
 	struct vma *next_dead;
 	const char *name;    /* "[heap]", "[stack]", "[vdso]", or NULL (static strings) */
 	uint64_t populated;  /* bytes that fault-around has mapped so far: grows the window */
+	uaddr_t ahead;	     /* where the last window of a sequential walk ended, 0: none */
 };
 enum {
 	VMA_SHARED = 1,

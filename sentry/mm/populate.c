@@ -5,6 +5,10 @@
  * the host's own demand paging. So:
  *   - anonymous memory is sparse extents of the memory file, mapped up to ANON_EAGER at once and by
  *     windows of up to 2 MiB beyond;
+ *   - but where first touches are dear (platform_type.dear_touch), memory that is walked through
+ *     upwards is also made resident by windows that double up to TOUCH_MAX, like readahead: at most
+ *     twice what is used. On shadow-paging KVM that makes 5 µs of 26 per page, because a shadow fault
+ *     then brings eight neighbours along;
  *   - file pages are mapped in the contiguous runs that the file offers, up to FILE_WINDOW;
  *   - the small writable segments of programs (.data, .got) are copied at once: each of their pages
  *     would cost a copy-on-write fault.
@@ -18,6 +22,10 @@
 #define ANON_EAGER	 (4UL << 20)  /* mapped at mmap time when not larger */
 #define ANON_WINDOW_MIN	 (128UL << 10)
 #define ANON_WINDOW_MAX	 (2UL << 20)
+#define TOUCH_MIN	 (64UL << 10) /* made resident at once, and on a walk's first fault */
+#define TOUCH_MAX	 (2UL << 20)
+#define TOUCH_NEW_MAX	 (1UL << 20)  /* larger mappings wait for the first fault */
+#define TOUCH_STACK	 (32UL << 10)
 #define FILE_WINDOW	 (2UL << 20)
 #define SHARED_WINDOW	 (64UL << 10) /* writable shared pages are real memory, not holes */
 #define DATA_EAGER	 (64UL << 10) /* private writable file mappings copied at once */
@@ -217,11 +225,73 @@ static void populate_new_file(struct vma *vma)
 	(void)!populate(vma, vma->start, stop, ACCESS_READ);
 }
 
+/* Is @vma memory whose walkers are to be run ahead of? */
+static bool touches_ahead(const struct vma *vma)
+{
+	return vma->mm->platform->type->dear_touch && !vma->file && !(vma->flags & VMA_STACK) &&
+	       (vma->prot & PROT_WRITE) && !memory_tight();
+}
+
+/* Maps @window bytes from @start, @addr among them, and makes the host hold them. Held. */
+static int populate_ahead(struct vma *vma, uaddr_t start, uaddr_t addr, size_t window)
+{
+	uaddr_t end = vma->end;
+	int err;
+
+	if (end - start > window) {
+		end = ALIGN_DOWN(start + window, window);
+		if (end <= addr)
+			end = start + window;
+	}
+	err = populate(vma, start, end, ACCESS_WRITE);
+	if (err)
+		return err;
+	(void)!pages_touch(vma->mm, start, end);
+	__atomic_store_n(&vma->ahead, end, __ATOMIC_RELAXED);
+	__atomic_store_n(&vma->populated, window, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* The window after one of @populated bytes. */
+static size_t next_window(uint64_t populated)
+{
+	return MIN(MAX(TOUCH_MIN, populated * 2), TOUCH_MAX);
+}
+
+/* A fault at @addr, if it is the next step of a walk. 0: mapped. */
+static int populate_walk(struct vma *vma, uaddr_t addr)
+{
+	uaddr_t ahead = __atomic_load_n(&vma->ahead, __ATOMIC_RELAXED);
+	uint64_t populated = __atomic_load_n(&vma->populated, __ATOMIC_RELAXED);
+
+	if (ahead >= vma->start && addr >= ahead && addr - ahead < TOUCH_MIN)
+		return populate_ahead(vma, ahead, addr, next_window(populated));
+	if (addr == vma->start)
+		return populate_ahead(vma, addr, addr, TOUCH_MIN);
+	return -EAGAIN;
+}
+
+/* What @vma has got from @from on, by growing or as the neighbour of what it will be joined to. */
+static void touch_grown(struct vma *vma, uaddr_t from)
+{
+	struct vma *before = from > vma->start ? vma : vma_prev(vma);
+	size_t window = TOUCH_MIN;
+
+	if (vma->end - from > TOUCH_NEW_MAX)
+		return;
+	/* Growth of what has been walked through to its end is going to be, too. */
+	if (before && before->ahead == from)
+		window = next_window(before->populated);
+	(void)!populate_ahead(vma, from, from, window);
+}
+
 void populate_grown(struct vma *vma, uaddr_t from)
 {
 	if (!vma_access(vma) || vma->file || memory_tight() || (vma->flags & VMA_PINNED))
 		return;
-	if (vma->end - from <= ANON_EAGER)
+	if (touches_ahead(vma))
+		touch_grown(vma, from);
+	else if (vma->end - from <= ANON_EAGER)
 		(void)!populate(vma, from, vma->end, ACCESS_READ);
 }
 
@@ -235,6 +305,9 @@ void populate_new(struct vma *vma)
 					    : vma->start);
 	else if (!(vma->flags & VMA_SHARED))
 		populate_new_file(vma);
+	if (vma->flags & VMA_STACK && vma->mm->platform->type->dear_touch && !memory_tight())
+		(void)!pages_touch(vma->mm, vma->end - MIN(vma->end - vma->start, TOUCH_STACK),
+				   vma->end);
 }
 
 static size_t fault_window(const struct vma *vma)
@@ -246,6 +319,8 @@ static size_t fault_window(const struct vma *vma)
 		return PAGE_SIZE;
 	if (vma->file)
 		return vma->flags & VMA_SHARED ? SHARED_WINDOW : FILE_WINDOW;
+	if (vma->mm->platform->type->dear_touch)
+		return ANON_WINDOW_MAX;
 	/* Two threads may set it at a time: any value will do. */
 	return MIN(MAX(ANON_WINDOW_MIN, __atomic_load_n(&vma->populated, __ATOMIC_RELAXED)),
 		   ANON_WINDOW_MAX);
@@ -254,13 +329,18 @@ static size_t fault_window(const struct vma *vma)
 int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access)
 {
 	size_t window = fault_window(vma);
+	bool ahead = touches_ahead(vma);
 	uaddr_t start, end;
 
 	addr = PAGE_ALIGN_DOWN(addr);
+	if (ahead && !populate_walk(vma, addr))
+		return 0;
 	start = MAX(ALIGN_DOWN(addr, window), vma->start);
 	end = MIN(ALIGN_DOWN(addr, window) + window, vma->end);
 	/* Doubled each time: memory that is walked through is soon mapped 2 MiB at a time. */
-	__atomic_store_n(&vma->populated, MIN(window * 2, ANON_WINDOW_MAX), __ATOMIC_RELAXED);
+	if (!ahead)
+		__atomic_store_n(&vma->populated, MIN(window * 2, ANON_WINDOW_MAX),
+				 __ATOMIC_RELAXED);
 	/* The window in one piece, so that its extent is as aligned as it is. */
 	if (!vma->file && !populate(vma, start, end, access))
 		return 0;

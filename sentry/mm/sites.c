@@ -394,7 +394,7 @@ void mm_site_trapped(struct mm *mm, uaddr_t after, bool (*wanted)(int nr))
 		s = find_site(m, after);
 		if (!s)
 			s = add_site(mm, m, after);
-		if (s && s->state == SITE_SEEN && ++s->hits >= SITE_THRESHOLD)
+		if (s && s->state == SITE_SEEN && ++s->hits >= mm->platform->type->rewrite_after)
 			patch(mm, m, s, wanted);
 	}
 	mm_write_unlock(mm);

@@ -3,10 +3,11 @@
  * Rewritten system-call sites of an address space, and the call boxes of its threads: the memory
  * side of arch/callstub.h.
  *
- * A site is rewritten once it has trapped SITE_THRESHOLD times: its page becomes a private copy
- * with a jump in it, to a slot in an area (a small mapping of its own, "[kvmsbox]" in maps) within
- * reach of the jump. Only text that can't be written is touched, so no program sees its own stores
- * go astray; text that becomes writable, or is written to by a debugger, gets its bytes back first.
+ * A site is rewritten once it has trapped as often as the platform says (rewrite_after): its page
+ * becomes a private copy with a jump in it, to a slot in an area (a small mapping of its own,
+ * "[kvmsbox]" in maps) within reach of the jump. Only text that can't be written is touched, so no
+ * program sees its own stores go astray; text that becomes writable, or is written to by a debugger,
+ * gets its bytes back first.
  * System calls, /proc/PID/mem and process_vm_readv see the original bytes always (sites_overlay).
  *
  * The table is shared by a fork's two sides until one of them changes it; areas are shared too, and
@@ -17,8 +18,6 @@
 
 #include "arch/x86_64/callstub.h"
 #include "sentry/mm/mm.h"
-
-#define SITE_THRESHOLD 2
 
 /*
  * The SYSCALL ending at @after has trapped in user code: counts it and perhaps rewrites the site.

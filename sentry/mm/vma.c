@@ -219,6 +219,7 @@ int vma_split_at(struct mm *mm, uaddr_t addr)
 		return -ENOMEM;
 	upper->name = v->name;
 	upper->populated = v->populated;
+	upper->ahead = v->ahead;
 	/* In this order: a truncation must find every page registered at any time. */
 	vma_insert(upper);
 	vma_resize(v, v->start, addr);
@@ -241,6 +242,11 @@ void vma_merge_around(struct mm *mm, uaddr_t start, uaddr_t end)
 		if (next && can_join(v, next)) {
 			uaddr_t new_end = next->end;
 
+			/* Of two walks the one that has not come to its end. */
+			if (next->ahead && (!v->ahead || v->ahead == v->end)) {
+				v->ahead = next->ahead;
+				v->populated = next->populated;
+			}
 			vma_resize(v, v->start, new_end);
 			vma_remove(next);
 			next = v;

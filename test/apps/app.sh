@@ -8,7 +8,7 @@
 # "# timeout: SECONDS" and "# long" (only when named, or in the long selection).
 # shellcheck shell=bash
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-PLATFORM=${1:?usage: $0 native|ptrace|kvm}
+PLATFORM=${1:?usage: $0 native|ptrace|systrap|kvm}
 HERE=$ROOT/test/apps
 BOX_OPTS=()
 

@@ -3,7 +3,7 @@
 #
 # Runs the application tests on one platform, each script under its own time limit.
 #
-#	test/apps/run.sh [--short | --long] native|ptrace|kvm [NAME…]
+#	test/apps/run.sh [--short | --long] native|ptrace|systrap|kvm [NAME…]
 #
 # --short (the default) leaves out the scripts marked "# long". Ends with the sum of what they say.
 . "$(dirname "$0")/../lib.sh"
@@ -14,8 +14,8 @@ case ${1:-} in
 esac
 platform=${1:-}
 case $platform in
-native | ptrace | kvm) shift ;;
-*) echo "usage: run.sh [--short|--long] native|ptrace|kvm [NAME…]" >&2; exit 2 ;;
+native | ptrace | systrap | kvm) shift ;;
+*) echo "usage: run.sh [--short|--long] native|ptrace|systrap|kvm [NAME…]" >&2; exit 2 ;;
 esac
 here=$ROOT/test/apps
 if [ "$platform" = kvm ]; then

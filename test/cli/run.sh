@@ -4,7 +4,7 @@
 # The command line as its users see it: statuses, streams, signals, every option, and bad input, which
 # ends in one line on stderr and the documented status and leaves nothing behind.
 #
-#	test/cli/run.sh ptrace|kvm [NAME-PATTERN]
+#	test/cli/run.sh ptrace|systrap|kvm [NAME-PATTERN]
 . "$(dirname "$0")/../lib.sh"
 platform=${1:-ptrace}
 pattern=${2:-}

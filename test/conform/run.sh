@@ -4,7 +4,7 @@
 # Runs the conformance programs: natively, or inside kvmsbox on one platform, where every behaviour
 # must come out as it does natively.
 #
-#	test/conform/run.sh native|kvm|ptrace [PROGRAM...]
+#	test/conform/run.sh native|kvm|systrap|ptrace [PROGRAM...]
 #
 # The programs are compiled when they are out of date. Inside means an image tar with BusyBox and
 # the programs under /conform, made once and again when a program changes. Behaviours listed in
@@ -189,8 +189,8 @@ fi
 
 mode=${1:-}
 case $mode in
-native | kvm | ptrace) shift ;;
-*) die "usage: run.sh native|kvm|ptrace [PROGRAM...]" ;;
+native | kvm | systrap | ptrace) shift ;;
+*) die "usage: run.sh native|kvm|systrap|ptrace [PROGRAM...]" ;;
 esac
 if [ $# -gt 0 ]; then
 	progs=("$@")

@@ -138,10 +138,23 @@ static void *write_always(void *arg UNUSED)
 	return NULL;
 }
 
-/* Lets the others look at this phase. */
 static void hold_still(void)
 {
 	for (volatile int i = 0; i < 20000; i++)
+		;
+}
+
+/*
+ * Lets the others look at this phase: for a moment, and now and then until one has, which needs it
+ * to fault twice meanwhile.
+ */
+static void let_look(unsigned long n, const _Atomic long *seen)
+{
+	int64_t end = now_ms() + 5;
+	long before = *seen;
+
+	hold_still();
+	while (n % 64 == 0 && *seen == before && now_ms() < end)
 		;
 }
 
@@ -159,11 +172,11 @@ static void change_always(void *(*watch)(void *), void (*give)(unsigned long), v
 			FAIL("seen there %ld, gone %ld", seen_there, seen_gone);
 		give(n);
 		phase = 4 * n + 1;
-		hold_still();
+		let_look(n, &seen_there);
 		phase = 4 * n + 2;
 		take();
 		phase = 4 * n + 3;
-		hold_still();
+		let_look(n, &seen_gone);
 		phase = 4 * n + 4;
 	}
 	stop = 1;

@@ -4,7 +4,7 @@
 # Kills kvmsbox with SIGKILL at random times, during import, boot and run, and looks at what is left:
 # no process, no stub, no temporary file, and a cache from which the same image still runs.
 #
-#	test/kill/run.sh ptrace|kvm [ROUNDS]		(200)
+#	test/kill/run.sh ptrace|systrap|kvm [ROUNDS]		(200)
 . "$(dirname "$0")/../lib.sh"
 platform=${1:-ptrace}
 rounds=${2:-200}

@@ -25,7 +25,7 @@
 #define CODE_VA	 0x400000UL
 #define DATA_VA	 0x600000UL
 #define BULK_VA	 0x10000000UL
-#define STACK_VA 0x7fffff000000UL
+#define STACK_VA 0x7ffffb000000UL
 #define NONCANON 0x0000900000000000UL
 #define POISON	 0xdeadbeefdeadbeefUL
 

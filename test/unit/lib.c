@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ground floor: arena, radix, rbtree, iov, physmem, wait queues, lock order. */
+#include <errno.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -94,6 +95,44 @@ TEST(radix_against_array)
 	CHECK(radix_next(&r, &index, &value) && index == UINT64_MAX);
 	radix_fini(&r);
 	CHECK(arena_in_use() == before);
+}
+
+/* An insertion that fails leaves no node behind, however far it got. */
+TEST(radix_out_of_memory)
+{
+	static const uint64_t there[] = {0, 1, 70, 5000};
+	static const uint64_t added[] = {3, 64, 100, 1 << 20, UINT64_MAX};
+	size_t before;
+	uint64_t got;
+
+	for (size_t n = 0; n <= ARRAY_SIZE(there); n++) {
+		struct radix r = {0};
+		int failed = 0;
+
+		for (size_t i = 0; i < n; i++)
+			CHECK(!radix_set(&r, there[i], i + 1));
+		before = arena_in_use();
+		for (size_t i = 0; i < ARRAY_SIZE(added); i++) {
+			long left;
+			int err, nth = 0;
+
+			do {
+				arena_fail_at(++nth);
+				err = radix_set(&r, added[i], 7);
+				left = arena_fail_at(0);
+				failed += err != 0;
+				got = radix_get(&r, added[i]);
+				CHECK(err == (left <= 0 ? -ENOMEM : 0) && got == (err ? 0 : 7));
+				CHECK(!err || arena_in_use() == before);
+			} while (err);
+			CHECK(!radix_set(&r, added[i], 0));
+			CHECK(arena_in_use() == before);
+		}
+		CHECK(failed > 10);
+		for (size_t i = 0; i < n; i++)
+			CHECK(radix_get(&r, there[i]) == i + 1);
+		radix_fini(&r);
+	}
 }
 
 struct item {

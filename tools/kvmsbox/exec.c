@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "loader/image.h"
+#include "platform/platform.h"
 #include "sentry/config.h"
 #include "sentry/lib/log.h"
 #include "tools/kvmsbox/kvmsbox.h"
@@ -104,7 +105,7 @@ static void usage(void)
 	       "      --timeout SECONDS    then everything is killed, status 124\n"
 	       "      --image-max-bytes SIZE, --image-max-entries N  refuse larger images\n\n"
 	       "How it runs\n"
-	       "      --platform auto|kvm|ptrace\n"
+	       "      --platform auto|kvm|systrap|ptrace\n"
 	       "      --poll auto|off|N%%   share of a processor for answering system calls without\n"
 	       "                           an exit while there are none to answer; auto is %d%%\n"
 	       "      --no-rewrite         leave the program's system-call instructions alone\n"
@@ -298,8 +299,9 @@ static int parse_option(struct exec_options *o, int opt, char *arg)
 
 	switch (opt) {
 	case OPT_PLATFORM:
-		if (strcmp(arg, "auto") && strcmp(arg, "kvm") && strcmp(arg, "ptrace"))
-			return complain("exec: --platform %s: want auto, kvm or ptrace", arg);
+		if (strcmp(arg, "auto") && strcmp(arg, "kvm") && strcmp(arg, "systrap") &&
+		    strcmp(arg, "ptrace"))
+			return complain("exec: --platform %s: want auto, kvm, systrap or ptrace", arg);
 		c->platform = arg;
 		break;
 	case OPT_CWD:
@@ -491,6 +493,8 @@ int cmd_exec(int argc, char **argv)
 	}
 	if (optind == argc)
 		return complain("exec: no image given: kvmsbox exec IMAGE [COMMAND…]");
+	if (!o.dump_dtb)
+		platform_prepare(o.config.platform ? o.config.platform : "auto");
 	if (image_open(argv[optind], &o.image, &image, &error))
 		return complain("%s", error.message);
 	optind++;

@@ -5,7 +5,7 @@
  * to. Regions are found by open addressing; one whose bits are all clear is dropped when the table
  * grows.
  */
-#include "platform/ptrace/internal.h"
+#include "platform/stub/stub.h"
 
 #include <string.h>
 

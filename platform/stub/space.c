@@ -4,9 +4,9 @@
  *
  * A fault maps the whole run around it whose frames are contiguous in one file and whose rights are
  * the same, and the near runs as well, in one trip into the stub. Changes to present entries are
- * remembered as stale ranges (internal.h); the next trip unmaps them and maps what is there now.
+ * remembered as stale ranges (stub.h); the next trip unmaps them and maps what is there now.
  */
-#include "platform/ptrace/internal.h"
+#include "platform/stub/stub.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -22,7 +22,8 @@
 #define NEAR_PAGES 64
 #define MAX_RUNS   32
 
-_Static_assert(MAX_STALE + MAX_RUNS <= STUB_MAX_CALLS, "one trip");
+/* Half a page is left to platforms' own use. */
+_Static_assert((MAX_STALE + MAX_RUNS) * sizeof(struct stub_call) <= PAGE_SIZE - 512, "one trip");
 
 #define PTE_MAPPED (PTE_P | PTE_US)
 #define PTE_RIGHTS (PTE_P | PTE_US | PTE_RW | PTE_NX)
@@ -35,7 +36,7 @@ struct run {
 
 /* Reads entries and present bits, with the leaf table at hand. */
 struct cursor {
-	const struct ptrace_as *as;
+	const struct stub_space *as;
 	uaddr_t base; /* of the leaf table's span; 1: none yet */
 	const uint64_t *leaf;
 	const uint64_t *bits;
@@ -146,7 +147,7 @@ static size_t runs_stale(struct cursor *c, const struct range *range, struct run
  * Runs to map for a fault at @addr (0: none), first the one with @addr in it; with @more also those
  * near and those that became stale.
  */
-static size_t runs_collect(const struct ptrace_as *as, uaddr_t addr, bool more, struct run *runs)
+static size_t runs_collect(const struct stub_space *as, uaddr_t addr, bool more, struct run *runs)
 {
 	struct cursor c = {.as = as, .base = 1};
 	uaddr_t page = PAGE_ALIGN_DOWN(addr);
@@ -167,9 +168,8 @@ static size_t runs_collect(const struct ptrace_as *as, uaddr_t addr, bool more, 
 	return n;
 }
 
-int platform_stub_fd(struct ptrace_platform *p, int fd)
+static int stub_fd_of(struct stub_platform *p, int fd)
 {
-	struct warden_request req = {.op = WARDEN_PASS_FD, .fd = fd};
 	unsigned int i;
 	long ret;
 
@@ -182,7 +182,7 @@ int platform_stub_fd(struct ptrace_platform *p, int fd)
 	mutex_unlock(&p->lock);
 	if (ret != -ENOENT)
 		return (int)ret;
-	ret = warden_call(p, &req);
+	ret = p->ops->pass_fd(p, fd);
 	if (ret < 0)
 		return (int)ret;
 	/* Two may have passed the same one: harmless, the first row wins. */
@@ -196,7 +196,7 @@ int platform_stub_fd(struct ptrace_platform *p, int fd)
 }
 
 /* Writes the mmap of @r into @call. Shortens it at the end of its file. 0 or -errno. */
-static int run_call(struct ptrace_platform *p, struct run *r, struct stub_call *call)
+static int run_call(struct stub_platform *p, struct run *r, struct stub_call *call)
 {
 	uint64_t prot = PROT_READ, offset, last;
 	int fd, last_fd, stub_fd;
@@ -205,7 +205,7 @@ static int run_call(struct ptrace_platform *p, struct run *r, struct stub_call *
 	phys_backing(r->gpa + (r->end - r->start) - PAGE_SIZE, &last_fd, &last);
 	if (last_fd != fd || last - offset != r->end - r->start - PAGE_SIZE)
 		r->end = r->start + PAGE_SIZE;
-	stub_fd = platform_stub_fd(p, fd);
+	stub_fd = stub_fd_of(p, fd);
 	if (stub_fd < 0)
 		return stub_fd;
 	if (r->rights & PTE_RW)
@@ -250,38 +250,29 @@ static size_t stale_calls(const struct stub_proc *proc, struct stub_call *calls,
 	return n;
 }
 
-/* By @th, or the leader if NULL. Returns 0 or -errno; -ESRCH when the stub is gone. */
-static int batch_run(struct ptrace_platform *p, struct stub_proc *proc, struct stub_thread *th,
+/* Returns 0 or -errno; -ESRCH when the stub is gone. */
+static int batch_run(struct stub_platform *p, struct stub_proc *proc, struct stub_thread *th,
 		     size_t n)
 {
-	struct warden_request req = {.op = WARDEN_BATCH, .proc = proc, .n = n};
-	size_t done = 0;
 	int err;
 
 	proc->generation++;
-	if (th) {
-		if (th->ctx) {
-			th->ctx->regs_dirty = true;
-			th->ctx->stats.injections++;
-		}
-		err = stub_batch(th->tid, n, &done);
-		if (err == -ESRCH)
-			stub_thread_died(th);
-	} else {
-		err = (int)warden_call(p, &req);
-		if (err == -ESRCH)
-			atomic_store(&proc->dead, true);
-	}
+	if (th && th->ctx)
+		th->ctx->stats.injections++;
+	err = p->ops->batch(p, proc, th, n);
+	if (err == -ESRCH)
+		atomic_store(&proc->dead, true);
 	/* The application can read the page: nothing of the layout of memory stays there. */
 	memset(proc->request, 0, n * sizeof(*proc->request));
 	return err;
 }
 
-int stub_proc_flush(struct ptrace_platform *p, struct stub_proc *proc, struct stub_thread *th)
+/* Empties the stub's address space. */
+static int stub_proc_flush(struct stub_platform *p, struct stub_proc *proc, struct stub_thread *th)
 {
 	int err;
 
-	proc->request[0] = (struct stub_call){.nr = SYS_munmap, .args = {0, STUB_BASE}};
+	proc->request[0] = (struct stub_call){.nr = SYS_munmap, .args = {0, USER_TOP}};
 	err = batch_run(p, proc, th, 1);
 	if (err)
 		return err;
@@ -293,7 +284,7 @@ int stub_proc_flush(struct ptrace_platform *p, struct stub_proc *proc, struct st
 void stub_proc_forget(struct stub_proc *proc)
 {
 	region_map_reset(&proc->present);
-	proc->stale[0] = (struct range){0, STUB_BASE};
+	proc->stale[0] = (struct range){0, USER_TOP};
 	atomic_store(&proc->nr_stale, 1);
 }
 
@@ -315,7 +306,7 @@ static int runs_mark(struct stub_proc *proc, const struct run *runs, size_t n,
 }
 
 /* One trip: what is stale, then @runs. */
-static int sync_once(struct ptrace_platform *p, struct stub_proc *proc, struct stub_thread *th,
+static int sync_once(struct stub_platform *p, struct stub_proc *proc, struct stub_thread *th,
 		     struct run *runs, size_t nr_runs)
 {
 	struct context_stats *st = &th->ctx->stats;
@@ -344,9 +335,9 @@ static int sync_once(struct ptrace_platform *p, struct stub_proc *proc, struct s
 	return runs_mark(proc, runs, nr_runs, st);
 }
 
-int as_sync_locked(struct ptrace_as *as, struct stub_thread *th, uaddr_t addr, bool *mapped)
+int stub_sync_locked(struct stub_space *as, struct stub_thread *th, uaddr_t addr, bool *mapped)
 {
-	struct ptrace_platform *p = to_platform(as->base.platform);
+	struct stub_platform *p = to_stub_platform(as->base.platform);
 	struct stub_proc *proc = as->proc;
 	struct run runs[MAX_RUNS];
 	size_t n = runs_collect(as, addr, true, runs);
@@ -361,14 +352,30 @@ int as_sync_locked(struct ptrace_as *as, struct stub_thread *th, uaddr_t addr, b
 			err = sync_once(p, proc, th, runs, n);
 	}
 	if (err && err != -ESRCH)
-		log_debug("ptrace: can't map memory into a stub: %s", strerror(-err));
+		log_debug("%s: can't map memory into a stub: %s", p->ops->name, strerror(-err));
 	*mapped = n > 0;
 	return err;
 }
 
-struct address_space *ptrace_as_create(struct platform *base, struct pagetable *pt)
+/* Maps and unmaps what is due. 0 or -errno. */
+int stub_context_sync(struct stub_context *ctx, struct stub_space *as)
 {
-	struct ptrace_as *as = kzalloc(sizeof(*as));
+	bool mapped;
+	int err;
+
+	mutex_lock(&as->lock);
+	if (as->proc != ctx->thread->proc)
+		err = -ESRCH; /* it died */
+	else
+		err = stub_sync_locked(as, ctx->thread, ctx->sync_addr, &mapped);
+	mutex_unlock(&as->lock);
+	ctx->sync_addr = 0;
+	return err;
+}
+
+struct address_space *stub_as_create(struct platform *base, struct pagetable *pt)
+{
+	struct stub_space *as = kzalloc(sizeof(*as));
 
 	if (!as)
 		return ERR_PTR(-ENOMEM);
@@ -378,10 +385,10 @@ struct address_space *ptrace_as_create(struct platform *base, struct pagetable *
 	return &as->base;
 }
 
-void ptrace_as_destroy(struct address_space *base)
+void stub_as_destroy(struct address_space *base)
 {
-	struct ptrace_platform *p = to_platform(base->platform);
-	struct ptrace_as *as = to_as(base);
+	struct stub_platform *p = to_stub_platform(base->platform);
+	struct stub_space *as = to_stub_space(base);
 	struct stub_proc *proc;
 	bool last = false;
 
@@ -435,9 +442,9 @@ static void stale_add(struct stub_proc *proc, uaddr_t start, uaddr_t end)
 }
 
 /* A thread is in user code: unmaps what is stale now. as->lock held. */
-static void stale_drop_locked(struct ptrace_platform *p, struct stub_proc *proc)
+static void stale_drop_locked(struct stub_platform *p, struct stub_proc *proc)
 {
-	struct stub_thread *th = stub_thread_find_own(proc);
+	struct stub_thread *th = p->ops->own_thread ? p->ops->own_thread(proc) : NULL;
 	size_t n = stale_calls(proc, proc->request, NULL, 0);
 	int err = batch_run(p, proc, th, n);
 
@@ -448,16 +455,16 @@ static void stale_drop_locked(struct ptrace_platform *p, struct stub_proc *proc)
 	} else if (err == -ESRCH || stub_proc_flush(p, proc, th)) {
 		/* Gone, or beyond help: it must not run on with what it has. */
 		atomic_store(&proc->dead, true);
-		kill(proc->pid, SIGKILL);
+		p->ops->proc_kill(p, proc);
 		while (atomic_load(&proc->nr_running))
 			sched_yield();
 	}
 }
 
-void ptrace_as_invalidate(struct address_space *base, uaddr_t va, size_t len)
+void stub_as_invalidate(struct address_space *base, uaddr_t va, size_t len)
 {
-	struct ptrace_platform *p = to_platform(base->platform);
-	struct ptrace_as *as = to_as(base);
+	struct stub_platform *p = to_stub_platform(base->platform);
+	struct stub_space *as = to_stub_space(base);
 	uaddr_t start = PAGE_ALIGN_DOWN(va), end = PAGE_ALIGN_UP(va + len);
 
 	atomic_fetch_add_explicit(&p->nr_invalidates, 1, memory_order_relaxed);
@@ -470,4 +477,35 @@ void ptrace_as_invalidate(struct address_space *base, uaddr_t va, size_t len)
 		}
 	}
 	mutex_unlock(&as->lock);
+}
+
+int stub_unexplained_fault(struct stub_context *ctx, struct stub_space *as, uaddr_t addr,
+			   uint64_t generation)
+{
+	uaddr_t start = PAGE_ALIGN_DOWN(addr), end = start + PAGE_SIZE;
+	struct stub_proc *proc = ctx->thread->proc;
+	bool mapped;
+	int err;
+
+	if (addr == ctx->last_fault && generation == ctx->last_generation)
+		ctx->repeats++;
+	else
+		ctx->repeats = 0;
+	ctx->last_fault = addr;
+	ctx->last_generation = generation;
+	if (!ctx->repeats)
+		return 0;
+	if (ctx->repeats > MAX_REPEATS)
+		return -EFAULT;
+	mutex_lock(&as->lock);
+	if (as->proc != proc) {
+		err = -ESRCH;
+	} else {
+		if (region_map_clear(&proc->present, &start, &end))
+			stale_add(proc, start, end);
+		err = stub_sync_locked(as, ctx->thread, PAGE_ALIGN_DOWN(addr), &mapped);
+		ctx->last_generation = proc->generation;
+	}
+	mutex_unlock(&as->lock);
+	return err;
 }

@@ -6,14 +6,14 @@
  * Binding takes the choice from the host's scheduler, so it is made here: a new context stays on
  * the CPU where its host thread is (near whoever made it) unless user code runs there now; one that
  * finds its CPU taken several times in a row goes to an idle one; and for those that never leave
- * user code the warden compares the CPUs every few milliseconds.
+ * user code somebody compares the CPUs every few milliseconds (place_balance).
  *
  * The count of contexts in user code on each CPU is what tells: pairs that take turns (a pipe) are
  * rarely seen there together and stay together.
  *
- * KVMSBOX_PTRACE_PIN=0 in the environment turns it off, for measurements.
+ * KVMSBOX_STUB_PIN=0 in the environment turns it off, for measurements.
  */
-#include "platform/ptrace/internal.h"
+#include "platform/stub/stub.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,124 +24,124 @@
 
 #define CROWDED_LIMIT 4
 
-void place_init(struct ptrace_platform *p)
+void place_init(struct place *pl)
 {
-	const char *env = getenv("KVMSBOX_PTRACE_PIN");
+	const char *env = getenv("KVMSBOX_STUB_PIN");
 	int id;
 
-	CPU_ZERO(&p->allowed);
-	if ((env && !strcmp(env, "0")) || sched_getaffinity(0, sizeof(p->allowed), &p->allowed))
+	CPU_ZERO(&pl->allowed);
+	if ((env && !strcmp(env, "0")) || sched_getaffinity(0, sizeof(pl->allowed), &pl->allowed))
 		return;
-	p->nr_cpus = (unsigned int)CPU_COUNT(&p->allowed);
-	if (p->nr_cpus < 2)
+	pl->nr_cpus = (unsigned int)CPU_COUNT(&pl->allowed);
+	if (pl->nr_cpus < 2)
 		return;
-	p->cpus = kcalloc(p->nr_cpus + 1, sizeof(*p->cpus));
-	if (!p->cpus)
+	pl->cpus = kcalloc(pl->nr_cpus + 1, sizeof(*pl->cpus));
+	if (!pl->cpus)
 		return;
-	p->nr_cpus = 0;
+	pl->nr_cpus = 0;
 	for (id = 0; id < CPU_SETSIZE; id++) {
-		if (CPU_ISSET(id, &p->allowed))
-			p->cpus[p->nr_cpus++].id = id;
+		if (CPU_ISSET(id, &pl->allowed))
+			pl->cpus[pl->nr_cpus++].id = id;
 	}
-	p->pin = true;
+	pl->pin = true;
 }
 
-void place_fini(struct ptrace_platform *p)
+void place_fini(struct place *pl)
 {
-	kfree(p->cpus);
+	kfree(pl->cpus);
 }
 
-static int load_of(const struct ptrace_platform *p, unsigned int cpu)
+static int load_of(const struct place *pl, unsigned int cpu)
 {
-	return atomic_load_explicit(&p->cpus[cpu].running, memory_order_relaxed);
+	return atomic_load_explicit(&pl->cpus[cpu].running, memory_order_relaxed);
 }
 
-static unsigned int least_loaded(const struct ptrace_platform *p, unsigned int start)
+static unsigned int least_loaded(const struct place *pl, unsigned int start)
 {
 	unsigned int best = start, i;
 
-	for (i = 0; i < p->nr_cpus; i++) {
-		if (load_of(p, i) < load_of(p, best))
+	for (i = 0; i < pl->nr_cpus; i++) {
+		if (load_of(pl, i) < load_of(pl, best))
 			best = i;
 	}
 	return best;
 }
 
 /* @tracer: 0 for the calling thread. */
-static void move_to(struct ptrace_context *ctx, pid_t tracer, pid_t tid, unsigned int cpu)
+static void move_to(struct stub_context *ctx, pid_t tracer, pid_t tid, unsigned int cpu)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(p->cpus[cpu].id, &set);
+	CPU_SET(pl->cpus[cpu].id, &set);
 	/* If the CPU has gone offline they stay where they are: slower, not wrong. */
 	sched_setaffinity(tracer, sizeof(set), &set);
 	sched_setaffinity(tid, sizeof(set), &set);
 	atomic_store_explicit(&ctx->cpu, (int)cpu, memory_order_relaxed);
 }
 
-void place_context(struct ptrace_context *ctx, pid_t tid)
+void place_context(struct stub_context *ctx, pid_t tid)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	unsigned int cpu = 0;
 	int here;
 
-	if (!p->pin)
+	if (!pl->pin)
 		return;
 	here = sched_getcpu();
-	while (cpu < p->nr_cpus && p->cpus[cpu].id != here)
+	while (cpu < pl->nr_cpus && pl->cpus[cpu].id != here)
 		cpu++;
-	if (cpu == p->nr_cpus)
+	if (cpu == pl->nr_cpus)
 		cpu = 0;
-	move_to(ctx, 0, tid, least_loaded(p, cpu));
+	move_to(ctx, 0, tid, least_loaded(pl, cpu));
 	ctx->crowded = 0;
 }
 
-void place_leave(struct ptrace_context *ctx)
+void place_leave(struct stub_context *ctx)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 
-	if (p->pin)
-		sched_setaffinity(0, sizeof(p->allowed), &p->allowed);
+	if (pl->pin)
+		sched_setaffinity(0, sizeof(pl->allowed), &pl->allowed);
 	atomic_store_explicit(&ctx->cpu, -1, memory_order_relaxed);
 }
 
-int place_enter(struct ptrace_context *ctx)
+int place_enter(struct stub_context *ctx)
 {
-	struct ptrace_platform *p = to_platform(ctx->base.platform);
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	int cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
 	unsigned int other;
 
 	if (cpu < 0)
 		return -1;
-	if (likely(!load_of(p, (unsigned int)cpu))) {
+	if (likely(!load_of(pl, (unsigned int)cpu))) {
 		ctx->crowded = 0;
 	} else if (++ctx->crowded >= CROWDED_LIMIT) {
 		ctx->crowded = 0;
-		other = least_loaded(p, (unsigned int)cpu);
-		if (!load_of(p, other)) {
+		other = least_loaded(pl, (unsigned int)cpu);
+		if (!load_of(pl, other)) {
 			move_to(ctx, 0, ctx->thread->tid, other);
 			ctx->stats.moves++;
 			cpu = (int)other;
 		}
 	}
-	atomic_fetch_add_explicit(&p->cpus[cpu].running, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&pl->cpus[cpu].running, 1, memory_order_relaxed);
 	return cpu;
 }
 
-void place_exit(struct ptrace_platform *p, int cpu)
+void place_exit(struct place *pl, int cpu)
 {
 	if (cpu >= 0)
-		atomic_fetch_sub_explicit(&p->cpus[cpu].running, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&pl->cpus[cpu].running, 1, memory_order_relaxed);
 }
 
-void place_near(struct ptrace_platform *p, pid_t tid)
+void place_near(struct place *pl, pid_t tid)
 {
 	cpu_set_t set;
 	int cpu;
 
-	if (!p->pin)
+	if (!pl->pin)
 		return;
 	cpu = sched_getcpu();
 	if (cpu < 0)
@@ -152,17 +152,18 @@ void place_near(struct ptrace_platform *p, pid_t tid)
 }
 
 /* Two in user code on one CPU while another has none, at two ticks in a row. */
-void place_balance(struct ptrace_platform *p)
+void place_balance(struct stub_platform *p)
 {
 	static unsigned int seen;
-	unsigned int most = 0, least = least_loaded(p, 0), i;
-	struct ptrace_context *ctx;
+	struct place *pl = &p->place;
+	unsigned int most = 0, least = least_loaded(pl, 0), i;
+	struct stub_context *ctx;
 
-	for (i = 1; i < p->nr_cpus; i++) {
-		if (load_of(p, i) > load_of(p, most))
+	for (i = 1; i < pl->nr_cpus; i++) {
+		if (load_of(pl, i) > load_of(pl, most))
 			most = i;
 	}
-	if (load_of(p, most) - load_of(p, least) < 2) {
+	if (load_of(pl, most) - load_of(pl, least) < 2) {
 		seen = 0;
 		return;
 	}
@@ -176,7 +177,7 @@ void place_balance(struct ptrace_platform *p)
 
 		if (!target || !th || atomic_load(&ctx->cpu) != (int)most)
 			continue;
-		move_to(ctx, th->tracer, th->tid, least);
+		move_to(ctx, th->driver, th->tid, least);
 		/* Makes its host thread count it on the other side. No flag: not a kick. */
 		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
 		break;

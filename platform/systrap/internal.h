@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The systrap platform inside. platform/stub/stub.h has what it shares with ptrace.
+ *
+ * User code runs in stub processes under a seccomp filter that answers every system call with
+ * SIGSYS. Its handler (code_x86_64.S), and that of the CPU's exceptions, runs on a stack in memory
+ * that the sentry has mapped too: the signal frame *is* the register file. The handler says that it
+ * stopped, and sleeps or spins until the sentry says run; then it returns from the signal with
+ * whatever the sentry has put into the frame. Nothing is traced.
+ *
+ *   thread:  clone -> systrap_user -> stopped <--ctx_run--> user code        (until its process ends)
+ *            A stopped thread is parked, or attached to a context.
+ *
+ *   sentry --- reaper thread --fork--> master --fork--> leader, leader, leader … (all the reaper's
+ *                                                         | clone	        children)
+ *                                                       user threads
+ *
+ * The reaper forks the master and waits for the end of stub processes, that is all. They are its
+ * children (CLONE_PARENT) and die with it (PR_SET_PDEATHSIG); if one is killed from outside, the
+ * reaper wakes those who wait for its threads.
+ *
+ * A leader sleeps until its request page has something for it: mmap, munmap, clone. It never runs
+ * user code.
+ *
+ * What user code could do to this
+ *
+ * It can write the areas of its own process' threads and jump into the code page. So everything in
+ * an area is taken as hostile: copied once, and checked. Its system calls from outside of the code
+ * page always end in the sentry; from inside the filter allows it to sleep on or wake a futex of its
+ * own memory, to set its own signal mask, segment bases, and registers. With that it can
+ *   - say that a thread has stopped while it runs on. What was unmapped lazily (stub.h) it may then
+ *     still see until the unmapping is done, or another program's frame in its place: one of the
+ *     same sandbox. Page tables are the one thing in frames that the sentry trusts; so they are
+ *     elsewhere (systrap.c), where no stub can map them.
+ *   - prepare a thread to go on where it likes in the program that the process runs next, of the
+ *     same sandbox.
+ *   - block the kick signal and spin: after KICK_PATIENCE its process is killed.
+ *   - kill its own process.
+ * So it can harm the programs of its own sandbox, but neither the sentry nor anything outside: a
+ * user thread can't map or unmap anything, has no use for a descriptor, can't make a process or
+ * thread, send signals, trace, or open anything. Leaders can map the sandbox's memory and the image,
+ * and clone; but nothing that user code can write is ever read by them.
+ *
+ * Locks: those of stub.h, then spawn_lock: the master, the result of clones, slots.
+ */
+#ifndef PLATFORM_SYSTRAP_INTERNAL_H
+#define PLATFORM_SYSTRAP_INTERNAL_H
+
+#include "platform/stub/stub.h"
+#include "platform/systrap/layout.h"
+
+#define MAX_AREAS      65536 /* in the control file */
+#define AREAS_PER_PROC ((STUB_BASE - STUB_AREAS) / AREA_SIZE)
+#define AREAS_OFFSET   (MAX_PROCS * PAGE_SIZE)
+#define MAX_CALLS      ((PAGE_SIZE - REQ_CALLS) / sizeof(struct stub_call))
+
+#define KICK_PATIENCE 10 /* seconds */
+
+struct request {
+	_Atomic uint32_t seq;
+	uint32_t n, op, ppid;
+	uint64_t flags, stack, child;
+	uint32_t ack[3];
+	_Atomic uint32_t done; /* seq << 2 | code */
+	uint64_t done_off;
+	uint8_t reserved[REQ_CALLS - 0x40];
+	struct stub_call calls[MAX_CALLS];
+};
+enum { ACK_OK, ACK_NOMEM, ACK_FAILED, ACK_DEAD };
+
+/* A control block. Hostile. */
+struct control {
+	_Atomic uint32_t state, asleep, waited, spin;
+	_Atomic uint32_t sig, bases;
+	_Atomic uint64_t frame, fs_base, gs_base;
+	uint8_t stack[24];
+};
+
+_Static_assert(offsetof(struct request, seq) == REQ_SEQ, "request");
+_Static_assert(offsetof(struct request, n) == REQ_N, "request");
+_Static_assert(offsetof(struct request, op) == REQ_OP, "request");
+_Static_assert(offsetof(struct request, ppid) == REQ_PPID, "request");
+_Static_assert(offsetof(struct request, flags) == REQ_FLAGS, "request");
+_Static_assert(offsetof(struct request, stack) == REQ_STACK, "request");
+_Static_assert(offsetof(struct request, child) == REQ_CHILD, "request");
+_Static_assert(offsetof(struct request, ack) == REQ_ACK, "request");
+_Static_assert(offsetof(struct request, done) == REQ_DONE, "request");
+_Static_assert(offsetof(struct request, done_off) == REQ_DONE_OFF, "request");
+_Static_assert(offsetof(struct request, calls) == REQ_CALLS, "request");
+_Static_assert(sizeof(struct stub_call) == 64, "the leader's loop steps by 64");
+_Static_assert(offsetof(struct control, state) == CTL_STATE, "control");
+_Static_assert(offsetof(struct control, asleep) == CTL_ASLEEP, "control");
+_Static_assert(offsetof(struct control, waited) == CTL_WAITED, "control");
+_Static_assert(offsetof(struct control, spin) == CTL_SPIN, "control");
+_Static_assert(offsetof(struct control, sig) == CTL_SIG, "control");
+_Static_assert(offsetof(struct control, bases) == CTL_BASES, "control");
+_Static_assert(offsetof(struct control, frame) == CTL_FRAME, "control");
+_Static_assert(offsetof(struct control, fs_base) == CTL_FS, "control");
+_Static_assert(offsetof(struct control, gs_base) == CTL_GS, "control");
+_Static_assert(offsetof(struct control, stack) == CTL_STACK, "control");
+_Static_assert(sizeof(struct control) <= CTL_SIZE, "control");
+_Static_assert(STUB_FD_CTL == 1, "code_x86_64.S");
+
+struct systrap_proc {
+	struct stub_proc stub;
+	struct list_head all;	   /* p->all; spawn_lock */
+	struct list_head attached; /* threads; p->lock */
+	struct request *req;
+	unsigned int nr_areas;	/* addresses used up; as->lock or unbound */
+	_Atomic int near;	/* the CPU its leader was last put on, or -1 */
+	bool ended, reaped;	/* p->lock: let go of by us, collected */
+};
+
+struct systrap_thread {
+	struct stub_thread stub;
+	unsigned int slot; /* among the areas of the control file */
+	uaddr_t va;
+	struct control *ctl; /* the area */
+};
+
+struct systrap_context {
+	struct stub_context stub;
+	uint64_t fs_base, gs_base;
+	bool bases_dirty;
+	bool fpu_valid, fpu_dirty; /* fpu holds the state (always when no thread does); to be written */
+	void *fpu;		   /* arch_fpu_size() bytes */
+};
+
+struct reaper {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	bool started, quit;
+	int start_error;
+	pid_t master;
+	int master_status;
+	int sock; /* to the master */
+};
+
+struct systrap_platform {
+	struct stub_platform stub;
+	struct mutex spawn_lock;
+	struct systrap_proc master;
+	struct list_head all;
+	struct reaper reaper;
+	uint64_t *slots, *area_slots;
+	bool fsgsbase;
+	size_t fpu_size; /* of the kernel's image in a frame */
+	unsigned int spin;
+	/* Page tables: a list through free ones, and what was never used. */
+	struct mutex table_lock;
+	gpa_t free_tables, next_table;
+};
+
+static inline struct systrap_platform *to_platform(struct platform *p)
+{
+	return container_of(to_stub_platform(p), struct systrap_platform, stub);
+}
+
+static inline struct systrap_platform *systrap_of(struct stub_platform *p)
+{
+	return container_of(p, struct systrap_platform, stub);
+}
+
+static inline struct systrap_context *to_ctx(struct context *ctx)
+{
+	return container_of(to_stub_context(ctx), struct systrap_context, stub);
+}
+
+static inline struct systrap_thread *to_thread(struct stub_thread *th)
+{
+	return container_of(th, struct systrap_thread, stub);
+}
+
+static inline struct systrap_proc *to_proc(struct stub_proc *proc)
+{
+	return container_of(proc, struct systrap_proc, stub);
+}
+
+/* futex of memory shared with stubs; 0 or -errno. @ns: 0 for ever. */
+int shared_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t ns);
+void shared_futex_wake(_Atomic uint32_t *word);
+
+/*
+ * filter.c
+ */
+/* For all stubs: no call from outside of the code page. In the master. 0 or -errno. */
+int systrap_filter_install(void);
+/* Writes the filter of user threads to the code page being made at @page. */
+void filter_write_user(void *page);
+
+/*
+ * master.c
+ */
+/* On the reaper thread: forks the master, which is on its way to systrap_leader. 0 or -errno. */
+int systrap_master_start(struct systrap_platform *p);
+
+/*
+ * leader.c: requests to leaders and the master
+ */
+int systrap_master_prepare(struct systrap_platform *p);
+/* Waits for the master to be up and clears its address space. 0 or -errno. */
+int systrap_master_finish(struct systrap_platform *p);
+int systrap_proc_new(struct stub_platform *base, struct stub_proc **out);
+int systrap_thread_new(struct stub_platform *base, struct stub_proc *proc);
+int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
+		  size_t n);
+int systrap_pass_fd(struct stub_platform *base, int fd);
+/* Frees what is left of @proc, which is ended and reaped. */
+void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc);
+
+/*
+ * reaper.c
+ */
+int reaper_start(struct systrap_platform *p);
+/* Everything was killed but the master. */
+void reaper_stop(struct systrap_platform *p);
+void systrap_proc_end(struct stub_platform *base, struct stub_proc *proc);
+void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc);
+
+/*
+ * frame_x86_64.c: the signal frame in a thread's area
+ */
+/* Where the stopped thread's frame is. 0, or -EFAULT if that can't be. */
+int frame_find(const struct systrap_thread *th, void **frame);
+void frame_get_regs(const void *frame, struct arch_regs *regs);
+void frame_set_regs(void *frame, const struct arch_regs *regs);
+/* Size of the extended state in @frame, which is trusted. -errno: not usable. */
+int frame_fpu_size(const struct systrap_thread *th, const void *frame, size_t *size);
+/* @fpu: arch_fpu_size() bytes. -EFAULT when there can't be one in the frame. */
+int frame_get_fpu(const struct systrap_platform *p, const struct systrap_thread *th,
+		  const void *frame, void *fpu);
+int frame_set_fpu(const struct systrap_platform *p, const struct systrap_thread *th, void *frame,
+		  const void *fpu);
+/* Nothing of what ran here is left to read for the next program. */
+void frame_scrub(const struct systrap_platform *p, const struct systrap_thread *th, void *frame);
+/* Why it stopped. */
+struct frame_stop {
+	int sig, code;
+	uaddr_t addr;
+	unsigned int vector;
+	uint64_t error;
+	int nr;		/* SIGSYS: the call */
+	bool native;	/* and by the ABI's instruction */
+};
+void frame_get_stop(const struct systrap_thread *th, const void *frame, struct frame_stop *stop);
+
+/*
+ * context.c
+ */
+struct context *systrap_ctx_create(struct platform *base);
+void systrap_ctx_destroy(struct context *base);
+int systrap_ctx_run(struct context *base, struct address_space *as, struct arch_regs *regs,
+		    struct trap *trap);
+void systrap_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_base);
+void systrap_ctx_set_bases(struct context *base, uint64_t fs_base, uint64_t gs_base);
+void systrap_ctx_get_fpu(struct context *base, void *fpu);
+void systrap_ctx_set_fpu(struct context *base, const void *fpu);
+
+#endif

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests to leaders and to the master: host calls, new threads, new processes.
+ *
+ * A leader's request page belongs to who holds the as->lock of its process (or has the process to
+ * itself), the master's to who holds spawn_lock.
+ */
+#include "platform/systrap/internal.h"
+
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
+#include "sentry/lib/log.h"
+
+#define THREAD_FLAGS 0x00050f00UL /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
+#define PROC_FLAGS   0x00008600UL /* CLONE_PARENT|FS|FILES */
+
+int shared_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
+{
+	struct timespec ts = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+
+	if (syscall(SYS_futex, word, FUTEX_WAIT, value, ns ? &ts : NULL, NULL, 0))
+		return -errno;
+	return 0;
+}
+
+/* All of them: user code may have put itself among the sleepers. */
+void shared_futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
+}
+
+/* The leader shares our CPU: it works while we sleep. */
+static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	int cpu;
+
+	if (!p->stub.place.pin)
+		return;
+	cpu = sched_getcpu();
+	if (cpu == atomic_load_explicit(&proc->near, memory_order_relaxed))
+		return;
+	place_near(&p->stub.place, proc->stub.pid);
+	atomic_store_explicit(&proc->near, cpu, memory_order_relaxed);
+}
+
+/* Posts what is in the request page and waits for the answer. 0 or -errno; -ESRCH: it is gone. */
+static int request_run(struct systrap_platform *p, struct systrap_proc *proc, size_t n, uint32_t op)
+{
+	struct request *req = proc->req;
+	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff, done;
+	unsigned int i;
+
+	atomic_fetch_add_explicit(&p->stub.nr_requests, 1, memory_order_relaxed);
+	leader_near(p, proc);
+	req->n = (uint32_t)n;
+	req->op = op;
+	for (i = 0; i < ARRAY_SIZE(req->ack); i++)
+		req->ack[i] = seq << 2 | i;
+	atomic_store(&req->seq, seq);
+	shared_futex_wake(&req->seq);
+	for (;;) {
+		done = atomic_load(&req->done);
+		if (done >> 2 == seq && (done & 3) != ACK_DEAD)
+			break;
+		if (atomic_load(&proc->stub.dead))
+			return -ESRCH;
+		shared_futex_wait(&req->done, done, 0);
+	}
+	switch (done & 3) {
+	case ACK_OK:
+		return 0;
+	case ACK_NOMEM:
+		return -ENOMEM;
+	default:
+		return -EIO;
+	}
+}
+
+/* Makes the n calls, then a clone. Returns the child's id or -errno. spawn_lock held. */
+static long request_clone_locked(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+				 uint64_t flags, uaddr_t stack, uint64_t child)
+{
+	struct request *req = proc->req;
+	off_t at;
+	int err;
+
+	req->flags = flags;
+	req->stack = stack;
+	req->child = child;
+	err = request_run(p, proc, n, REQ_OP_CLONE);
+	if (err)
+		return err;
+	at = lseek(p->stub.ctl_fd, 0, SEEK_CUR);
+	return at < 0 ? -errno : at - 4096;
+}
+
+int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
+		  size_t n)
+{
+	return request_run(systrap_of(base), to_proc(proc), n, REQ_OP_NONE);
+}
+
+int systrap_pass_fd(struct stub_platform *base, int fd)
+{
+	struct systrap_platform *p = systrap_of(base);
+	int err;
+
+	mutex_lock_nested(&p->spawn_lock);
+	err = stub_fd_send(base, p->reaper.sock, fd);
+	if (!err) {
+		p->master.req->calls[0] = stub_fd_recv_call();
+		err = request_run(p, &p->master, 1, REQ_OP_NONE);
+	}
+	if (!err)
+		err = stub_fd_received(base);
+	mutex_unlock(&p->spawn_lock);
+	return err;
+}
+
+int systrap_master_finish(struct systrap_platform *p)
+{
+	static const struct range ranges[] = {
+		{0, USER_TOP},
+		{STUB_AREAS, STUB_BASE},
+		{STUB_SCRATCH + PAGE_SIZE, STUB_END},
+	};
+	struct stub_call *calls = p->master.req->calls;
+	size_t i;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		calls[i] = (struct stub_call){
+			.nr = SYS_munmap,
+			.args = {ranges[i].start, ranges[i].end - ranges[i].start},
+		};
+	err = request_run(p, &p->master, ARRAY_SIZE(ranges), REQ_OP_NONE);
+	memset(calls, 0, ARRAY_SIZE(ranges) * sizeof(*calls));
+	if (err == -ESRCH && p->reaper.master_status)
+		err = -p->reaper.master_status;
+	return err;
+}
+
+/* The area of a new thread, and the call that maps it. */
+static void area_prepare(struct systrap_platform *p, struct systrap_proc *proc,
+			 struct systrap_thread *th)
+{
+	uint64_t offset = AREAS_OFFSET + (uint64_t)th->slot * AREA_SIZE;
+	struct {
+		uint64_t sp;
+		int flags;
+		uint64_t size;
+	} stack = {.sp = th->va + CTL_SIZE, .size = AREA_SIZE - CTL_SIZE};
+
+	_Static_assert(sizeof(stack) == sizeof(th->ctl->stack), "stack_t");
+	th->ctl = (struct control *)(p->stub.ctl + offset);
+	memset(th->ctl, 0, AREA_SIZE);
+	memcpy(th->ctl->stack, &stack, sizeof(stack));
+	atomic_store(&th->ctl->state, STATE_RUN);
+	atomic_store(&th->ctl->spin, p->spin);
+	proc->req->calls[0] = (struct stub_call){
+		.nr = SYS_mmap,
+		.args = {th->va, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			 STUB_FD_CTL, offset},
+	};
+}
+
+/* The new thread comes to its first stop by itself. */
+static int thread_wait_up(struct systrap_platform *p, struct systrap_proc *proc,
+			  struct systrap_thread *th)
+{
+	void *frame;
+	int err;
+
+	atomic_store(&th->ctl->waited, 1);
+	while (atomic_load(&th->ctl->state) != STATE_STOPPED) {
+		if (atomic_load(&proc->stub.dead))
+			return -ESRCH;
+		shared_futex_wait(&th->ctl->state, STATE_RUN, 100000000);
+	}
+	atomic_store(&th->ctl->waited, 0);
+	err = frame_find(th, &frame);
+	if (!err && !p->fpu_size)
+		err = frame_fpu_size(th, frame, &p->fpu_size);
+	return err;
+}
+
+int systrap_thread_new(struct stub_platform *base, struct stub_proc *sproc)
+{
+	struct systrap_platform *p = systrap_of(base);
+	struct systrap_proc *proc = to_proc(sproc);
+	struct systrap_thread *th = kzalloc(sizeof(*th));
+	int slot;
+	long ret;
+
+	if (!th)
+		return -ENOMEM;
+	mutex_lock_nested(&p->spawn_lock);
+	slot = proc->nr_areas < AREAS_PER_PROC ? stub_slot_alloc(p->area_slots, MAX_AREAS)
+					       : -EAGAIN;
+	if (slot < 0) {
+		ret = slot;
+		goto out_unlock;
+	}
+	th->slot = (unsigned int)slot;
+	th->va = STUB_AREAS + proc->nr_areas * AREA_SIZE;
+	area_prepare(p, proc, th);
+	ret = request_clone_locked(p, proc, 1, THREAD_FLAGS, th->va, 0);
+	if (ret < 0) {
+		/* It may be mapped there: it must not be another's while it is. */
+		proc->req->calls[0] = (struct stub_call){
+			.nr = SYS_munmap,
+			.args = {th->va, AREA_SIZE},
+		};
+		if (!request_run(p, proc, 1, REQ_OP_NONE))
+			stub_slot_free(p->area_slots, th->slot);
+		goto out_unlock;
+	}
+	proc->nr_areas++;
+	mutex_unlock(&p->spawn_lock);
+
+	th->stub.p = base;
+	th->stub.proc = sproc;
+	th->stub.tid = (pid_t)ret;
+	if (p->stub.place.pin)
+		place_near(&p->stub.place, th->stub.tid);
+	ret = thread_wait_up(p, proc, th);
+	if (ret)
+		atomic_store(&sproc->dead, true); /* of no use */
+	atomic_fetch_add(&base->nr_threads, 1);
+	mutex_lock_nested(&base->lock);
+	list_add(&th->stub.node, &sproc->parked);
+	mutex_unlock(&base->lock);
+	return (int)ret;
+
+out_unlock:
+	mutex_unlock(&p->spawn_lock);
+	kfree(th);
+	return (int)ret;
+}
+
+static void proc_init(struct systrap_proc *proc)
+{
+	list_init(&proc->stub.node);
+	list_init(&proc->stub.parked);
+	list_init(&proc->attached);
+	list_init(&proc->all);
+	atomic_store(&proc->near, -1);
+}
+
+int systrap_master_prepare(struct systrap_platform *p)
+{
+	struct systrap_proc *m = &p->master;
+	int slot = stub_slot_alloc(p->slots, MAX_PROCS);
+
+	if (slot < 0)
+		return slot;
+	proc_init(m);
+	m->stub.slot = (unsigned int)slot;
+	m->req = (struct request *)(p->stub.ctl + m->stub.slot * PAGE_SIZE);
+	m->req->ppid = (uint32_t)getpid();
+	m->req->done_off = m->stub.slot * PAGE_SIZE + REQ_DONE;
+	return 0;
+}
+
+int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
+{
+	struct systrap_platform *p = systrap_of(base);
+	struct systrap_proc *proc = kzalloc(sizeof(*proc));
+	uint64_t offset;
+	int slot, err;
+	long ret;
+
+	if (!proc)
+		return -ENOMEM;
+	proc_init(proc);
+	mutex_lock_nested(&p->spawn_lock);
+	slot = stub_slot_alloc(p->slots, MAX_PROCS);
+	if (slot < 0) {
+		ret = slot;
+		goto out_unlock;
+	}
+	proc->stub.slot = (unsigned int)slot;
+	offset = proc->stub.slot * PAGE_SIZE;
+	proc->req = (struct request *)(base->ctl + offset);
+	memset(proc->req, 0, PAGE_SIZE);
+	proc->req->ppid = p->master.req->ppid;
+	proc->req->done_off = offset + REQ_DONE;
+	proc->stub.request = proc->req->calls;
+	ret = request_clone_locked(p, &p->master, 0, PROC_FLAGS, 0, offset);
+	if (ret < 0) {
+		stub_slot_free(p->slots, proc->stub.slot);
+		goto out_unlock;
+	}
+	proc->stub.pid = (pid_t)ret;
+	list_add(&proc->all, &p->all);
+	mutex_unlock(&p->spawn_lock);
+	/* Born on the master's CPU. */
+	atomic_store(&proc->near, atomic_load(&p->master.near));
+	atomic_fetch_add(&base->nr_procs, 1);
+
+	err = systrap_thread_new(base, &proc->stub);
+	if (err) {
+		systrap_proc_end(base, &proc->stub);
+		return err;
+	}
+	*out = &proc->stub;
+	return 0;
+
+out_unlock:
+	mutex_unlock(&p->spawn_lock);
+	kfree(proc);
+	return (int)ret;
+}
+
+void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	struct stub_thread *th, *tmp;
+
+	mutex_lock_nested(&p->spawn_lock);
+	list_del(&proc->all);
+	list_for_each_entry_safe (th, tmp, &proc->stub.parked, node) {
+		stub_slot_free(p->area_slots, to_thread(th)->slot);
+		kfree(to_thread(th));
+	}
+	stub_slot_free(p->slots, proc->stub.slot);
+	mutex_unlock(&p->spawn_lock);
+	region_map_fini(&proc->stub.present);
+	kfree(proc);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making the master stub: forked by the reaper thread, it gives up what it inherited, installs the
+ * signal handler and the filter, and goes into the leader's loop. The first request takes the
+ * sentry's memory away from it (leader.c).
+ */
+#include "platform/systrap/internal.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
+
+#include "sentry/lib/err.h"
+#include "sentry/lib/physmem.h"
+
+extern const char systrap_code[] __attribute__((visibility("hidden")));
+extern const char systrap_code_end[] __attribute__((visibility("hidden")));
+extern const char systrap_leader[] __attribute__((visibility("hidden")));
+extern const char systrap_handler[] __attribute__((visibility("hidden")));
+
+#define HWCAP2_FSGSBASE (1 << 1)
+
+static uaddr_t code_at(const char *label)
+{
+	return STUB_CODE + (uaddr_t)(label - systrap_code);
+}
+
+static int child_handlers(void)
+{
+	static const int signals[] = {SIGSYS,  SIGSEGV, SIGBUS, SIGFPE,
+				      SIGILL,  SIGTRAP, PLATFORM_KICK_SIGNAL};
+	struct {
+		uint64_t handler, flags, restorer, mask;
+	} action = {
+		.handler = code_at(systrap_handler),
+		.flags = SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */,
+		.restorer = code_at(systrap_code_end),
+		.mask = ~0UL,
+	};
+	uint64_t all = ~0UL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		if (syscall(SYS_rt_sigaction, signals[i], &action, NULL, sizeof(all)))
+			return -errno;
+	}
+	/* Only user threads get any. */
+	return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all)) ? -errno : 0;
+}
+
+/* glibc registered its thread area with the kernel; that area is about to go. */
+static int child_rseq(void)
+{
+#ifdef RSEQ_SIG
+	const unsigned int sizes[] = {32, __rseq_size, 64};
+	char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+	size_t i;
+
+	for (i = 0; __rseq_size && i < ARRAY_SIZE(sizes); i++) {
+		if (!syscall(SYS_rseq, area, sizes[i], 1 /* RSEQ_FLAG_UNREGISTER */, RSEQ_SIG))
+			return 0;
+		if (errno == ENOSYS)
+			return 0;
+	}
+	return __rseq_size ? -EINVAL : 0;
+#else
+	return 0;
+#endif
+}
+
+/* In the child, on a copy of the reaper's stack. Ends in the code page or in _exit(errno). */
+static void __attribute__((noreturn)) child_main(const struct systrap_platform *p, pid_t parent,
+						 int sock, int ram, uint64_t request)
+{
+	static uint8_t page[PAGE_SIZE];
+	uint32_t fsgsbase = p->fsgsbase;
+	int err = stub_child_begin(parent);
+
+	memcpy(page, systrap_code, CODE_DATA);
+	memcpy(page + CODE_FSGSBASE, &fsgsbase, sizeof(fsgsbase));
+	filter_write_user(page);
+	stub_child_signals(1UL << (PLATFORM_KICK_SIGNAL - 1));
+	if (!err)
+		err = stub_child_fds(sock, p->stub.ctl_fd, ram);
+	if (!err)
+		err = stub_child_memory(page, sizeof(page));
+	if (!err && mmap((void *)STUB_REQUEST, PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
+			 STUB_FD_CTL, (off_t)request) == MAP_FAILED)
+		err = -errno;
+	if (!err)
+		err = child_rseq();
+	if (!err)
+		err = child_handlers();
+	if (!err)
+		err = stub_child_privileges();
+	if (!err)
+		err = systrap_filter_install();
+	if (err)
+		_exit(-err);
+	__asm__ volatile("xor %%ebx, %%ebx; mov %0, %%r15; jmp *%1"
+			 :
+			 : "r"(STUB_REQUEST), "r"(code_at(systrap_leader))
+			 : "rbx", "r15", "memory");
+	__builtin_unreachable();
+}
+
+int systrap_master_start(struct systrap_platform *p)
+{
+	struct reaper *r = &p->reaper;
+	pid_t self = getpid();
+	int sock[2];
+	long ret;
+
+	p->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
+		return -errno;
+	ret = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+	if (ret == 0)
+		child_main(p, self, sock[1], physmem_fd(), p->master.stub.slot * PAGE_SIZE);
+	close(sock[1]);
+	if (ret < 0) {
+		ret = -errno;
+		close(sock[0]);
+		return (int)ret;
+	}
+	r->master = p->master.stub.pid = (pid_t)ret;
+	r->sock = sock[0];
+	return 0;
+}

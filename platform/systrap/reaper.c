@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of stub processes.
+ *
+ * A process is *ended* when the platform lets go of it, and *reaped* when the reaper has collected
+ * it; the second of the two frees it. One that was killed from outside is reaped first: everyone who
+ * waits for it is woken and finds it dead. Its id is not given back to the host before nobody can
+ * send it a signal any more.
+ */
+#include "platform/systrap/internal.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
+#include "sentry/lib/log.h"
+
+void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc)
+{
+	mutex_lock_nested(&base->lock);
+	if (!to_proc(proc)->reaped)
+		kill(proc->pid, SIGKILL);
+	mutex_unlock(&base->lock);
+}
+
+void systrap_proc_end(struct stub_platform *base, struct stub_proc *sproc)
+{
+	struct systrap_proc *proc = to_proc(sproc);
+	bool reaped;
+
+	mutex_lock_nested(&base->lock);
+	reaped = proc->reaped;
+	if (!reaped)
+		kill(sproc->pid, SIGKILL);
+	proc->ended = true;
+	mutex_unlock(&base->lock);
+	if (reaped)
+		systrap_proc_free(systrap_of(base), proc);
+}
+
+/* Nobody may wait for what won't come. */
+static void answer_for_dead(struct request *req)
+{
+	atomic_fetch_or(&req->done, ACK_DEAD);
+	shared_futex_wake(&req->done);
+}
+
+static void collect_master(struct systrap_platform *p)
+{
+	int status = 0;
+
+	waitpid(p->reaper.master, &status, __WALL);
+	p->reaper.master_status = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+	atomic_store(&p->master.stub.dead, true);
+	answer_for_dead(p->master.req);
+}
+
+/* Who has spawn_lock may wait for the master, which may be dead as well. */
+static void spawn_lock(struct systrap_platform *p)
+{
+	struct timespec nap = {.tv_nsec = 100000};
+	siginfo_t info;
+
+	while (!mutex_trylock(&p->spawn_lock)) {
+		info.si_pid = 0;
+		if (!atomic_load(&p->master.stub.dead) &&
+		    !waitid(P_PID, (id_t)p->reaper.master, &info,
+			    WEXITED | WNOWAIT | WNOHANG | __WALL) &&
+		    info.si_pid)
+			collect_master(p);
+		nanosleep(&nap, NULL);
+	}
+}
+
+/* One that was just made is in the list when its maker gives the lock back. */
+static struct systrap_proc *proc_find(struct systrap_platform *p, pid_t pid)
+{
+	struct systrap_proc *proc, *found = NULL;
+
+	spawn_lock(p);
+	list_for_each_entry (proc, &p->all, all) {
+		if (proc->stub.pid == pid)
+			found = proc;
+	}
+	mutex_unlock(&p->spawn_lock);
+	return found;
+}
+
+static void wake_all(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	struct stub_thread *th;
+
+	answer_for_dead(proc->req);
+	mutex_lock(&p->stub.lock);
+	list_for_each_entry (th, &proc->attached, node) {
+		struct control *ctl = to_thread(th)->ctl;
+
+		atomic_store(&ctl->state, STATE_STOPPED);
+		shared_futex_wake(&ctl->state);
+	}
+	mutex_unlock(&p->stub.lock);
+}
+
+/* No signal to it is under way: its runners have left, and with them the kickers' target. */
+static void wait_quiet(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	struct stub_thread *th;
+
+	while (atomic_load(&proc->stub.nr_running))
+		sched_yield();
+	mutex_lock(&p->stub.lock);
+	list_for_each_entry (th, &proc->attached, node) {
+		while (th->ctx && atomic_load(&th->ctx->kickers))
+			sched_yield();
+	}
+	mutex_unlock(&p->stub.lock);
+}
+
+static void collect(struct systrap_platform *p, pid_t pid)
+{
+	struct systrap_proc *proc = proc_find(p, pid);
+	bool ended;
+
+	if (!proc) {
+		waitpid(pid, NULL, __WALL);
+		return;
+	}
+	atomic_store(&proc->stub.dead, true);
+	wake_all(p, proc);
+	wait_quiet(p, proc);
+	mutex_lock(&p->stub.lock);
+	waitpid(pid, NULL, __WALL);
+	proc->reaped = true;
+	ended = proc->ended;
+	mutex_unlock(&p->stub.lock);
+	if (ended)
+		systrap_proc_free(p, proc);
+}
+
+static void reap(struct systrap_platform *p)
+{
+	struct reaper *r = &p->reaper;
+	siginfo_t info;
+
+	for (;;) {
+		info.si_pid = 0;
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD)) {
+			if (errno == EINTR)
+				continue;
+			break;
+		}
+		if (info.si_pid == r->master)
+			collect_master(p);
+		else
+			collect(p, info.si_pid);
+	}
+}
+
+static void *reaper_main(void *arg)
+{
+	struct systrap_platform *p = arg;
+	struct reaper *r = &p->reaper;
+	sigset_t all;
+	int err;
+
+	/* Signals are for the other threads, but for those that tell of our own bugs. */
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_NAME, "systrap-reaper", 0, 0, 0);
+	err = systrap_master_start(p);
+	pthread_mutex_lock(&r->lock);
+	r->start_error = err;
+	r->started = true;
+	pthread_cond_broadcast(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+	if (err)
+		return NULL;
+	reap(p);
+	/* If all were killed from outside: stubs are bound to the life of this thread. */
+	pthread_mutex_lock(&r->lock);
+	while (!r->quit)
+		pthread_cond_wait(&r->wake, &r->lock);
+	pthread_mutex_unlock(&r->lock);
+	return NULL;
+}
+
+int reaper_start(struct systrap_platform *p)
+{
+	struct reaper *r = &p->reaper;
+	int err;
+
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->wake, NULL);
+	err = -pthread_create(&r->thread, NULL, reaper_main, p);
+	if (err)
+		return err;
+	pthread_mutex_lock(&r->lock);
+	while (!r->started)
+		pthread_cond_wait(&r->wake, &r->lock);
+	err = r->start_error;
+	pthread_mutex_unlock(&r->lock);
+	if (err)
+		pthread_join(r->thread, NULL);
+	return err;
+}
+
+void reaper_stop(struct systrap_platform *p)
+{
+	struct reaper *r = &p->reaper;
+
+	pthread_mutex_lock(&r->lock);
+	r->quit = true;
+	pthread_cond_broadcast(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+	if (!atomic_load(&p->master.stub.dead))
+		kill(r->master, SIGKILL);
+	pthread_join(r->thread, NULL);
+	close(r->sock);
+	pthread_cond_destroy(&r->wake);
+	pthread_mutex_destroy(&r->lock);
+}
