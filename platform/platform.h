@@ -66,6 +66,11 @@ struct platform_type {
 	 * page and its mapping. 0: sites are left alone.
 	 */
 	unsigned int rewrite_after;
+	/*
+	 * How often user code looks for an answer before it traps after all: about as long as the
+	 * trap takes.
+	 */
+	unsigned int spin;
 
 	/*
 	 * Can it be used here? 0, or -errno with one line in @why that says what to check. Leaves

@@ -172,9 +172,8 @@ static int start_kernel(struct boot *b)
 		b->kernel->strace.fd = b->config.strace_fd;
 	}
 	/* A trace shows every call. */
-	fast_init(!b->config.no_rewrite && !b->kernel->strace.enabled &&
-			  b->kernel->platform->type->rewrite_after,
-		  b->config.poll_percent);
+	fast_init(b->kernel->platform->type,
+		  !b->config.no_rewrite && !b->kernel->strace.enabled, b->config.poll_percent);
 	if (b->config.hostname) {
 		memset(b->kernel->root_uts->nodename, 0, sizeof(b->kernel->root_uts->nodename));
 		strncpy(b->kernel->root_uts->nodename, b->config.hostname, 64);

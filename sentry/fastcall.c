@@ -18,12 +18,12 @@ static bool rewrite_enabled;
 static struct mutex info_lock; /* LOCK_OBJECT: guards every task's fast.info */
 static _Atomic uint64_t nr_answered, nr_bells, nr_trapped;
 
-void fast_init(bool rewrite, unsigned int share)
+void fast_init(const struct platform_type *type, bool rewrite, unsigned int share)
 {
 	mutex_init(&info_lock, LOCK_OBJECT);
-	rewrite_enabled = rewrite;
-	if (rewrite && share)
-		poller_init(share);
+	rewrite_enabled = rewrite && type->rewrite_after;
+	if (rewrite_enabled && share)
+		poller_init(share, type->spin);
 }
 
 void fast_task_init(struct task *t)

@@ -56,7 +56,7 @@ void fast_get_stats(struct fast_stats *st);
  * Once, before tasks: what may be used. @share: percent of a CPU's time that may be spent looking in
  * vain; 0: nobody looks.
  */
-void fast_init(bool rewrite, unsigned int share);
+void fast_init(const struct platform_type *type, bool rewrite, unsigned int share);
 
 void fast_task_init(struct task *t);
 /* Around ctx_run. */
@@ -86,7 +86,7 @@ bool poller_add(struct task *t);
 void poller_remove(struct task *t);
 /* A call came from the stub by a trap: nobody polls, or user code has waited and @given_up. */
 void poller_note_bell(struct task *t, bool given_up);
-void poller_init(unsigned int share);
+void poller_init(unsigned int share, unsigned int spin);
 /* Called where a task is about to sleep: if a poller does it, another takes over its work. */
 void poller_blocks(void);
 extern bool poller_enabled;

@@ -14,6 +14,8 @@ int pipe_create(struct task *t, unsigned int flags, struct file **rd, struct fil
 /* pidfd.c: poll, waitid(P_PIDFD), pidfd_send_signal. The pid of a pidfd file or NULL. */
 struct file *pidfd_alloc(struct task *t, struct pid *pid, unsigned int flags);
 struct pid *pidfd_pid(struct file *file);
+/* procfs.c: the process of an open /proc/PID directory (borrowed from it), or NULL. */
+struct pid *proc_dir_pid(struct file *file);
 
 /* signalfd.c: a signal has been queued somewhere. sighand->lock may be held. */
 void signalfd_notify(void);

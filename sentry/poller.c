@@ -34,7 +34,6 @@
 #include "sentry/task.h"
 
 #define MAX_TASKS    64	     /* that can be polled at once */
-#define SPIN_BUDGET  1500    /* looks of user code at its box: some 50 microseconds */
 #define IDLE_NS	     300000  /* without a call: sleep */
 #define BELLS	     6	     /* within BELLS_NS: wake up */
 #define BELLS_NS     2000000
@@ -59,7 +58,9 @@ struct recent {
 
 static struct {
 	uint64_t share; /* percent */
+	uint32_t spin;	/* of user code */
 	cpu_set_t cpus;
+	_Atomic int avoid; /* where the program runs that rang last: no place to look from */
 	_Atomic(struct task *) task[MAX_TASKS];
 	/* Their boxes, to look at without more ado: the memory stays mapped, whoever has it next. */
 	_Atomic(struct callbox *) box[MAX_TASKS];
@@ -198,7 +199,7 @@ bool poller_add(struct task *t)
 		atomic_store(&poll.box[i], t->fast.box);
 		if (i >= atomic_load(&poll.high))
 			atomic_store(&poll.high, i + 1);
-		atomic_store(&t->fast.box->spin, atomic_load(&poll.wanted) ? SPIN_BUDGET : 0);
+		atomic_store(&t->fast.box->spin, atomic_load(&poll.wanted) ? poll.spin : 0);
 		ok = true;
 	}
 	pthread_mutex_unlock(&poll.lock);
@@ -271,6 +272,7 @@ void poller_note_bell(struct task *t, bool given_up)
 	if (count_event(&poll.bells, now, BELLS_NS) < BELLS || now < atomic_load(&poll.not_before))
 		return;
 	atomic_store(&poll.bells.n, 0);
+	atomic_store(&poll.avoid, sched_getcpu());
 	if (!atomic_exchange(&poll.wanted, 1))
 		futex_wake(&poll.wanted);
 	if (!atomic_exchange(&poll.started, true) && !start_thread())
@@ -401,6 +403,18 @@ static long preemptions(void)
 	return ru.ru_nivcsw;
 }
 
+/* To another processor than that of the program which rang: it would wait for the time we look. */
+static void go_elsewhere(void)
+{
+	cpu_set_t set = poll.cpus;
+	int avoid = atomic_load(&poll.avoid);
+
+	if (avoid >= 0 && avoid < CPU_SETSIZE)
+		CPU_CLR((size_t)avoid, &set);
+	if (CPU_COUNT(&set))
+		sched_setaffinity(0, sizeof(set), &set);
+}
+
 /* Until there is nothing to do, or others want the CPU. */
 static void poll_for_a_while(void)
 {
@@ -410,7 +424,8 @@ static void poll_for_a_while(void)
 	long preempted = preemptions();
 	unsigned int quiet = 0;
 
-	set_spin(SPIN_BUDGET);
+	go_elsewhere();
+	set_spin(poll.spin);
 	for (;;) {
 		if (look_around()) {
 			if (handed_over)
@@ -449,8 +464,6 @@ static void poll_for_a_while(void)
 static void *poller_thread(void *unused)
 {
 	(void)unused;
-	/* Its maker may be bound to the processor of its program: the last place to look from. */
-	sched_setaffinity(0, sizeof(poll.cpus), &poll.cpus);
 	for (;;) {
 		uint32_t vacant = 1;
 
@@ -506,8 +519,9 @@ void poller_blocks(void)
 		start_thread();
 }
 
-void poller_init(unsigned int share)
+void poller_init(unsigned int share, unsigned int spin)
 {
+	poll.spin = spin;
 	poll.share = share;
 	/* On one CPU nobody can look while user code runs. */
 	if (sched_getaffinity(0, sizeof(poll.cpus), &poll.cpus) || CPU_COUNT(&poll.cpus) < 2)

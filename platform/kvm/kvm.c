@@ -215,6 +215,7 @@ const struct platform_type kvm_platform = {
 	.name = "kvm",
 	.summary = "user code runs as a guest of /dev/kvm, this process is its kernel",
 	.rewrite_after = 2,
+	.spin = 20000,
 	.dear_touch = true,
 	.probe = kvm_probe,
 	.prepare = kvm_vm_prepare,

@@ -199,6 +199,7 @@ const struct platform_type systrap_platform = {
 	.name = "systrap",
 	.summary = "host processes behind a seccomp filter; no privileges needed",
 	.rewrite_after = 16,
+	.spin = 3000,
 	.probe = systrap_probe,
 	.create = systrap_create,
 	.destroy = systrap_destroy,

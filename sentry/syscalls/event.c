@@ -167,8 +167,8 @@ long sys_pidfd_open(struct task *t, const uint64_t *a)
 	return fd_install_new(t, file, true);
 }
 
-/* The pid behind descriptor @fd with a reference, or ERR_PTR(-EBADF). */
-static struct pid *pidfd_get_pid(struct task *t, int fd)
+/* The pid behind descriptor @fd, with @proc also a /proc/PID, with a reference, or ERR_PTR(-EBADF). */
+static struct pid *pidfd_get_pid(struct task *t, int fd, bool proc)
 {
 	struct file *file = fd_get(t->files, fd);
 	struct pid *pid;
@@ -176,6 +176,8 @@ static struct pid *pidfd_get_pid(struct task *t, int fd)
 	if (!file)
 		return ERR_PTR(-EBADF);
 	pid = pidfd_pid(file);
+	if (!pid && proc)
+		pid = proc_dir_pid(file);
 	pid = pid ? pid_get(pid) : ERR_PTR(-EBADF);
 	file_put(file);
 	return pid;
@@ -224,7 +226,7 @@ long sys_pidfd_send_signal(struct task *t, const uint64_t *a)
 
 	if (a[3] || signo < 0 || signo > NSIGS)
 		return -EINVAL;
-	pid = pidfd_get_pid(t, (int)a[0]);
+	pid = pidfd_get_pid(t, (int)a[0], true);
 	if (IS_ERR(pid))
 		return PTR_ERR(pid);
 	target = pid_leader(t->kernel, pid);
@@ -250,7 +252,7 @@ long sys_pidfd_getfd(struct task *t, const uint64_t *a)
 
 	if ((unsigned int)a[2])
 		return -EINVAL;
-	pid = pidfd_get_pid(t, (int)a[0]);
+	pid = pidfd_get_pid(t, (int)a[0], false);
 	if (IS_ERR(pid))
 		return PTR_ERR(pid);
 	target = pid_leader(t->kernel, pid);
