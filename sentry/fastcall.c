@@ -238,14 +238,14 @@ static void fix_common(struct task *t, size_t off)
 		if (t->fast.result_pending) {
 			finish_pending(t, box->after);
 		} else if (state == CALLBOX_DONE) {
-			t->regs.rax = box->ret;
+			t->regs.rax = box->nr;
 			t->regs.rip = box->after;
 		} else {
 			t->regs.rip = box->after - 2;
 		}
 		break;
 	case CALLSTUB_ANSWERED:
-		t->regs.rax = box->ret;
+		t->regs.rax = box->nr;
 		t->regs.rip = box->after;
 		break;
 	case CALLSTUB_OUTSIDE:

@@ -307,13 +307,12 @@ static long carry_out(struct task *t, int nr, const uint64_t *a)
 }
 
 /* Sends user code to the stub's way of ringing at once, unless it is about to ring anyway. */
-static void refuse(struct task *t, uint64_t nr)
+static void refuse(struct task *t)
 {
 	struct callbox *box = t->fast.box;
 	uint64_t after = box->after;
 
 	box->after2 = after;
-	box->ret = nr;
 	box->after = mm_site_stub(t->mm) + (uint64_t)(callstub_refused - callstub_start);
 	if (atomic_exchange(&box->state, CALLBOX_DONE) != CALLBOX_TAKEN)
 		box->after = after;
@@ -333,7 +332,7 @@ static void serve(struct task *t)
 	for (int i = 0; i < 6; i++)
 		a[i] = __atomic_load_n(&box->args[i], __ATOMIC_RELAXED);
 	if (nr >= SYSCALL_MAX || !poller_takes((int)nr) || would_block(t, (int)nr, a)) {
-		refuse(t, nr);
+		refuse(t);
 		return;
 	}
 	t->fast.nr = nr;
@@ -349,7 +348,7 @@ static void serve(struct task *t)
 		leave_result(t, ret);
 		kick = true;
 	} else {
-		box->ret = (uint64_t)ret;
+		box->nr = (uint64_t)ret;
 		if (atomic_exchange(&box->state, CALLBOX_DONE) != CALLBOX_TAKEN)
 			leave_result(t, ret);
 	}

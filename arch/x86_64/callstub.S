@@ -43,7 +43,7 @@ callstub_bell:
 	ud2
 
 callstub_done:
-	mov	%gs:CALLBOX_RET, %rax
+	mov	%gs:CALLBOX_NR, %rax
 	mov	%gs:CALLBOX_AFTER, %rcx
 	jmp	*%rcx
 

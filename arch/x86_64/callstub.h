@@ -32,15 +32,17 @@
 #define CALLBOX_TAKEN 2
 #define CALLBOX_BELL  3
 
-/* struct callbox */
+/*
+ * struct callbox. What goes to and fro is in its first cache line; the result comes back where the
+ * number went.
+ */
 #define CALLBOX_STATE  0x00
 #define CALLBOX_SPIN   0x04
 #define CALLBOX_NR     0x08
 #define CALLBOX_ARGS   0x10
-#define CALLBOX_RET    0x40
-#define CALLBOX_AFTER  0x48
-#define CALLBOX_AFTER2 0x50
-#define CALLBOX_COUNT  0x58
+#define CALLBOX_AFTER  0x40
+#define CALLBOX_AFTER2 0x48
+#define CALLBOX_COUNT  0x50
 #define CALLBOX_SIZE   0x100 /* a box's share of its page */
 /* struct callinfo, in the read-only page that follows the boxes' */
 #define CALLINFO       0x1000
@@ -64,12 +66,12 @@
 struct callbox {
 	_Atomic uint32_t state; /* CALLBOX_* */
 	_Atomic uint32_t spin;	/* how often to look before giving up; 0: nobody answers */
-	uint64_t nr, args[6];	/* in the order of syscall arguments */
-	uint64_t ret;
+	uint64_t nr;		/* and then the result */
+	uint64_t args[6];	/* in the order of syscall arguments */
 	uint64_t after;	 /* where the caller goes on */
 	uint64_t after2; /* the same, while `after` leads to callstub_refused */
 	uint64_t count;	 /* calls answered by the slots themselves */
-	uint64_t reserved[20];
+	uint64_t reserved[21];
 };
 
 /* What the slots answer from. */
@@ -85,7 +87,6 @@ _Static_assert(sizeof(struct callinfo) == CALLBOX_SIZE, "info");
 _Static_assert(offsetof(struct callbox, spin) == CALLBOX_SPIN, "box");
 _Static_assert(offsetof(struct callbox, nr) == CALLBOX_NR, "box");
 _Static_assert(offsetof(struct callbox, args) == CALLBOX_ARGS, "box");
-_Static_assert(offsetof(struct callbox, ret) == CALLBOX_RET, "box");
 _Static_assert(offsetof(struct callbox, after) == CALLBOX_AFTER, "box");
 _Static_assert(offsetof(struct callbox, after2) == CALLBOX_AFTER2, "box");
 _Static_assert(offsetof(struct callbox, count) == CALLBOX_COUNT, "box");

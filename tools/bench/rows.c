@@ -306,6 +306,7 @@ static int measure_exits(struct bench *b, const struct row *row, const struct co
 
 const struct row rows[] = {
 	MICRO("getppid", "the least call"),
+	MICRO("getppid-any", "the same from a site that serves all numbers, as syscall(3)"),
 	MICRO("getpid", "the same, which some kernels answer elsewhere"),
 	MICRO("enosys", "a call that doesn't exist: dispatch alone"),
 	MICRO("clock_gettime", "the vDSO"),
