@@ -216,7 +216,8 @@ static int handle_fault(struct ptrace_context *ctx, struct stub_space *as, const
 	int err = 0;
 
 	if (addr >= USER_TOP)
-		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
+		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ,
+				       false);
 	if (info->si_signo == SIGSEGV && info->si_code != SEGV_MAPERR &&
 	    info->si_code != SEGV_ACCERR) {
 		/* Protection keys: the application's own doing, nothing to resolve. */
@@ -241,7 +242,8 @@ static int handle_fault(struct ptrace_context *ctx, struct stub_space *as, const
 	if (err)
 		return err;
 	if (!pte)
-		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ, false);
+		return stub_fault_trap(&ctx->stub, trap, addr, fetch ? ACCESS_EXEC : ACCESS_READ,
+				       false);
 	if (!had) {
 		ctx->stub.stats.faults_mapped++;
 		return AGAIN;

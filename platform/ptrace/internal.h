@@ -13,9 +13,9 @@
  * outside. The other threads run user code, each traced by the host thread that runs the context,
  * since ptrace lets only the tracing thread touch it.
  *
- * A parked stub thread is traced by nobody and sleeps in the stub page; an attached one is traced by
- * its driver. Handing one over is therefore: detach into the park loop, seize, interrupt. Nothing
- * of the process stops meanwhile.
+ * A parked stub thread is traced by nobody and sleeps in the stub page; an attached one is traced
+ * by its driver. Handing one over is therefore: detach into the park loop, seize, interrupt.
+ * Nothing of the process stops meanwhile.
  *
  * Locks: those of stub.h, then warden.lock, the warden's queue.
  */

@@ -222,7 +222,8 @@ static struct warden_request *next_request(struct ptrace_platform *p)
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->head && !err) {
-		if (!p->stub.place.pin || atomic_load_explicit(&p->stub.nr_attached, memory_order_relaxed) < 2) {
+		if (!p->stub.place.pin ||
+		    atomic_load_explicit(&p->stub.nr_attached, memory_order_relaxed) < 2) {
 			pthread_cond_wait(&w->wake, &w->lock);
 			continue;
 		}

@@ -2,7 +2,8 @@
 /*
  * The master stub, forked from the sentry once, gives up everything that it inherited (memory,
  * descriptors, capabilities, signals, its session). All stub processes are forked from it and share
- * its descriptor table, so that a file added to physical memory later is passed once, over a socket.
+ * its descriptor table, so that a file added to physical memory later is passed once, over a
+ * socket.
  */
 #include "platform/stub/stub.h"
 

@@ -243,7 +243,8 @@ size_t stub_stats(struct stub_platform *p, struct platform_stat stats[PLATFORM_M
 	stats[n++] = (struct platform_stat){"stub processes made", atomic_load(&p->nr_procs)};
 	stats[n++] = (struct platform_stat){"stub processes reused", atomic_load(&p->nr_reused)};
 	stats[n++] = (struct platform_stat){"stub threads made", atomic_load(&p->nr_threads)};
-	stats[n++] = (struct platform_stat){"requests to other stubs", atomic_load(&p->nr_requests)};
+	stats[n++] =
+		(struct platform_stat){"requests to other stubs", atomic_load(&p->nr_requests)};
 	stats[n++] = (struct platform_stat){"moves to another CPU", sum.moves};
 	return n;
 }

@@ -53,13 +53,13 @@
 #define MAX_STALE    16
 #define MAX_PROCS    16384 /* also request pages in the control file */
 #define MAX_FDS	     16
-#define POOL_SIZE    8 /* idle stub processes kept */
+#define POOL_SIZE    8	/* idle stub processes kept */
 #define MAX_REPEATS  16 /* of a fault that nothing explains */
 #define REGION_PAGES PT_ENTRIES
 
 /* Where things lie in the stub's area (layout.h: STUB_BASE); applications can read, never write. */
-#define STUB_CODE    STUB_BASE			 /* read + execute, shared by all stubs */
-#define STUB_REQUEST (STUB_BASE + PAGE_SIZE)	 /* what the leader is to do, read-only in the stub */
+#define STUB_CODE    STUB_BASE		     /* read + execute, shared by all stubs */
+#define STUB_REQUEST (STUB_BASE + PAGE_SIZE) /* what the leader is to do, read-only in the stub */
 #define STUB_SCRATCH (STUB_BASE + 2 * PAGE_SIZE) /* the master only: messages that carry fds */
 #define STUB_END     (STUB_BASE + STUB_SIZE)
 
@@ -91,10 +91,10 @@ struct range {
 };
 
 struct stub_proc {
-	struct list_head node;	   /* pool, procs, or the platform's own list of ended ones */
-	pid_t pid;		   /* the leader */
-	unsigned int slot;	   /* page in the control file */
-	struct stub_call *request; /* in that page */
+	struct list_head node;		 /* pool, procs, or the platform's own list of ended ones */
+	pid_t pid;			 /* the leader */
+	unsigned int slot;		 /* page in the control file */
+	struct stub_call *request;	 /* in that page */
 	_Atomic(struct stub_space *) as; /* p->lock to change; NULL: not bound */
 	struct list_head parked;	 /* p->lock */
 	unsigned int nr_attached;	 /* p->lock */
@@ -173,7 +173,8 @@ struct stub_platform {
 	_Atomic unsigned int nr_attached; /* p->lock to change */
 	struct list_head procs;		  /* bound or draining */
 	struct context_stats retired;
-	_Atomic uint64_t nr_procs, nr_threads, nr_requests, nr_invalidates, nr_stale_hits, nr_reused;
+	_Atomic uint64_t nr_procs, nr_threads, nr_requests, nr_invalidates, nr_stale_hits,
+		nr_reused;
 	int ctl_fd;
 	char *ctl; /* the control file: scratch page, a request page per slot, the platform's own */
 	size_t ctl_size;
@@ -227,7 +228,8 @@ static inline struct stub_context *to_stub_context(struct context *ctx)
 /*
  * common.c: the platform and its contexts
  */
-/* The part of create that is the same: lists, page-table allocator, the control file. 0 or -errno. */
+/* The part of create that is the same: lists, page-table allocator, the control file. 0 or -errno.
+ */
 int stub_platform_init(struct stub_platform *p, const struct platform_type *type,
 		       const struct stub_ops *ops, size_t ctl_size);
 void stub_platform_fini(struct stub_platform *p);
@@ -259,8 +261,8 @@ int stub_bind_locked(struct stub_space *as);
 /* A parked thread of the bound process, counted as attached. as->lock held. ERR_PTR. */
 struct stub_thread *stub_thread_take_locked(struct stub_space *as);
 /*
- * @th is no longer in its context's use: it is parked, or freed if dead. If it was the last one, its
- * process leaves as well.
+ * @th is no longer in its context's use: it is parked, or freed if dead. If it was the last one,
+ * its process leaves as well.
  */
 void stub_thread_leave(struct stub_thread *th);
 /*

@@ -331,7 +331,7 @@ static int handle_fault(struct stub_context *ctx, struct stub_space *as,
 			const struct frame_stop *stop, struct trap *trap)
 {
 	uaddr_t page = PAGE_ALIGN_DOWN(stop->addr);
-	unsigned int access = stop->error & 16  ? ACCESS_EXEC
+	unsigned int access = stop->error & 16	? ACCESS_EXEC
 			      : stop->error & 2 ? ACCESS_WRITE
 						: ACCESS_READ;
 	const uint64_t *entry;
@@ -390,7 +390,7 @@ static int handle_syscall(struct stub_context *ctx, const struct frame_stop *sto
 		regs->rip -= 2;
 		return exception_trap(ctx, ARCH_EXC_GP, 0, trap);
 	}
-	/* Of the whole register, but for the calls that were none: vsyscalls, and see handle_stop. */
+	/* The whole register, but for calls that were none: vsyscalls, and see handle_stop. */
 	regs->orig_rax = (int)regs->rax == stop->nr ? regs->rax : (uint64_t)stop->nr;
 	trap->kind = TRAP_SYSCALL;
 	ctx->stats.syscalls++;
@@ -484,7 +484,8 @@ int systrap_ctx_run(struct context *base, struct address_space *as_base, struct 
 		else if (ret == 0)
 			ret = stub_kick_trap(&ctx->stub, trap);
 	} while (ret == AGAIN);
-	if (unlikely(ret == -ESRCH))
+	/* Its frame makes no sense, or memory can't be mapped: nobody else shall have it. */
+	if (unlikely(ret < 0))
 		context_lost(ctx);
 	return ret;
 }

@@ -29,10 +29,11 @@
 
 /* The head of both: goes on behind it with a native call from the code page, or traps. */
 #define FROM_CODE_PAGE                                                                             \
-	LOAD(FIELD(instruction_pointer)), AND((uint32_t)PAGE_MASK), JEQ((uint32_t)STUB_CODE, 1, 0), \
-		RET(SECCOMP_RET_TRAP), LOAD(FIELD(instruction_pointer) + 4),                       \
-		JEQ((uint32_t)(STUB_CODE >> 32), 1, 0), RET(SECCOMP_RET_TRAP), LOAD(FIELD(arch)),  \
-		JEQ(AUDIT_ARCH_X86_64, 1, 0), RET(SECCOMP_RET_TRAP)
+	LOAD(FIELD(instruction_pointer)), AND((uint32_t)PAGE_MASK),                                \
+		JEQ((uint32_t)STUB_CODE, 1, 0), RET(SECCOMP_RET_TRAP),                             \
+		LOAD(FIELD(instruction_pointer) + 4), JEQ((uint32_t)(STUB_CODE >> 32), 1, 0),      \
+		RET(SECCOMP_RET_TRAP), LOAD(FIELD(arch)), JEQ(AUDIT_ARCH_X86_64, 1, 0),            \
+		RET(SECCOMP_RET_TRAP)
 /* Jump offsets count from the next instruction: the ALLOW is at the end. */
 #define ALLOW_CALL(nr) JEQ((nr), 0, 1), RET(SECCOMP_RET_ALLOW)
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The signal frame that the host kernel leaves in a thread's area, and takes back at the return
- * from the signal (arch/x86/include/uapi/asm/sigcontext.h). User code can write it at any time, also
- * between two of our looks: values are read once, and addresses in it are checked to be in the
+ * from the signal (arch/x86/include/uapi/asm/sigcontext.h). User code can write it at any time,
+ * also between two of our looks: values are read once, and addresses in it are checked to be in the
  * area. What the host kernel is given back it checks by itself.
  */
 #include "platform/systrap/internal.h"
@@ -40,13 +40,13 @@ _Static_assert(offsetof(struct frame, signo) == 8 + 304, "struct rt_sigframe");
 _Static_assert(sizeof(struct frame) == 8 + 304 + 128, "struct rt_sigframe");
 
 /* The software-reserved bytes of the legacy region: struct _fpx_sw_bytes. */
-#define SW_BYTES	464
-#define SW_BYTES_SIZE	48
-#define SW_MAGIC	0x46505853u
-#define SW_XSTATE_SIZE	(SW_BYTES + 16)
-#define XSTATE_BV	512
-#define XSTATE_BV_PKRU	0x200UL
-#define LEGACY_SIZE	512
+#define SW_BYTES       464
+#define SW_BYTES_SIZE  48
+#define SW_MAGIC       0x46505853u
+#define SW_XSTATE_SIZE (SW_BYTES + 16)
+#define XSTATE_BV      512
+#define XSTATE_BV_PKRU 0x200UL
+#define LEGACY_SIZE    512
 
 #define ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 

@@ -8,8 +8,9 @@
  * stopped, and sleeps or spins until the sentry says run; then it returns from the signal with
  * whatever the sentry has put into the frame. Nothing is traced.
  *
- *   thread:  clone -> systrap_user -> stopped <--ctx_run--> user code        (until its process ends)
- *            A stopped thread is parked, or attached to a context.
+ *   thread:  clone -> systrap_user -> stopped <--ctx_run--> user code
+ *
+ * A stopped thread is parked or attached to a context. Threads end with their process only.
  *
  *   sentry --- reaper thread --fork--> master --fork--> leader, leader, leader … (all the reaper's
  *                                                         | clone	        children)
@@ -26,8 +27,8 @@
  *
  * It can write the areas of its own process' threads and jump into the code page. So everything in
  * an area is taken as hostile: copied once, and checked. Its system calls from outside of the code
- * page always end in the sentry; from inside the filter allows it to sleep on or wake a futex of its
- * own memory, to set its own signal mask, segment bases, and registers. With that it can
+ * page always end in the sentry; from inside the filter allows it to sleep on or wake a futex of
+ * its own memory, to set its own signal mask, segment bases, and registers. With that it can
  *   - say that a thread has stopped while it runs on. What was unmapped lazily (stub.h) it may then
  *     still see until the unmapping is done, or another program's frame in its place: one of the
  *     same sandbox. Page tables are the one thing in frames that the sentry trusts; so they are
@@ -38,8 +39,8 @@
  *   - kill its own process.
  * So it can harm the programs of its own sandbox, but neither the sentry nor anything outside: a
  * user thread can't map or unmap anything, has no use for a descriptor, can't make a process or
- * thread, send signals, trace, or open anything. Leaders can map the sandbox's memory and the image,
- * and clone; but nothing that user code can write is ever read by them.
+ * thread, send signals, trace, or open anything. Leaders can map the sandbox's memory and the
+ * image, and clone; but nothing that user code can write is ever read by them.
  *
  * Locks: those of stub.h, then spawn_lock: the master, the result of clones, slots.
  */
@@ -54,7 +55,7 @@
 #define AREAS_OFFSET   (MAX_PROCS * PAGE_SIZE)
 #define MAX_CALLS      ((PAGE_SIZE - REQ_CALLS) / sizeof(struct stub_call))
 
-#define KICK_PATIENCE 10 /* seconds */
+#define KICK_PATIENCE 5 /* seconds */
 
 struct request {
 	_Atomic uint32_t seq;
@@ -106,9 +107,9 @@ struct systrap_proc {
 	struct list_head all;	   /* p->all; spawn_lock */
 	struct list_head attached; /* threads; p->lock */
 	struct request *req;
-	unsigned int nr_areas;	/* addresses used up; as->lock or unbound */
-	_Atomic int near;	/* the CPU its leader was last put on, or -1 */
-	bool ended, reaped;	/* p->lock: let go of by us, collected */
+	unsigned int nr_areas; /* addresses used up; as->lock or unbound */
+	_Atomic int near;      /* the CPU its leader was last put on, or -1 */
+	bool ended, reaped;    /* p->lock: let go of by us, collected */
 };
 
 struct systrap_thread {
@@ -122,8 +123,9 @@ struct systrap_context {
 	struct stub_context stub;
 	uint64_t fs_base, gs_base;
 	bool bases_dirty;
-	bool fpu_valid, fpu_dirty; /* fpu holds the state (always when no thread does); to be written */
-	void *fpu;		   /* arch_fpu_size() bytes */
+	/* fpu holds the state (always when no thread does); it is to be written to the frame */
+	bool fpu_valid, fpu_dirty;
+	void *fpu;	   /* arch_fpu_size() bytes */
 };
 
 struct reaper {
@@ -142,6 +144,7 @@ struct systrap_platform {
 	struct mutex spawn_lock;
 	struct systrap_proc master;
 	struct list_head all;
+	struct systrap_proc *first; /* spawn_lock: on its way, or made, and not asked for yet */
 	struct reaper reaper;
 	uint64_t *slots, *area_slots;
 	bool fsgsbase;
@@ -199,8 +202,8 @@ int systrap_master_start(struct systrap_platform *p);
  * leader.c: requests to leaders and the master
  */
 int systrap_master_prepare(struct systrap_platform *p);
-/* Waits for the master to be up and clears its address space. 0 or -errno. */
-int systrap_master_finish(struct systrap_platform *p);
+/* Posts the master's first work; systrap_proc_new waits for it. 0 or -errno. */
+int systrap_first_post(struct systrap_platform *p);
 int systrap_proc_new(struct stub_platform *base, struct stub_proc **out);
 int systrap_thread_new(struct stub_platform *base, struct stub_proc *proc);
 int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
@@ -240,8 +243,8 @@ struct frame_stop {
 	uaddr_t addr;
 	unsigned int vector;
 	uint64_t error;
-	int nr;		/* SIGSYS: the call */
-	bool native;	/* and by the ABI's instruction */
+	int nr;	     /* SIGSYS: the call */
+	bool native; /* and by the ABI's instruction */
 };
 void frame_get_stop(const struct systrap_thread *th, const void *frame, struct frame_stop *stop);
 

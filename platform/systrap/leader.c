@@ -50,11 +50,12 @@ static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
 	atomic_store_explicit(&proc->near, cpu, memory_order_relaxed);
 }
 
-/* Posts what is in the request page and waits for the answer. 0 or -errno; -ESRCH: it is gone. */
-static int request_run(struct systrap_platform *p, struct systrap_proc *proc, size_t n, uint32_t op)
+/* Posts what is in the request page. */
+static void request_post(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+			 uint32_t op)
 {
 	struct request *req = proc->req;
-	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff, done;
+	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff;
 	unsigned int i;
 
 	atomic_fetch_add_explicit(&p->stub.nr_requests, 1, memory_order_relaxed);
@@ -65,6 +66,14 @@ static int request_run(struct systrap_platform *p, struct systrap_proc *proc, si
 		req->ack[i] = seq << 2 | i;
 	atomic_store(&req->seq, seq);
 	shared_futex_wake(&req->seq);
+}
+
+/* Waits for the answer. 0 or -errno; -ESRCH: it is gone. */
+static int request_wait(struct systrap_proc *proc)
+{
+	struct request *req = proc->req;
+	uint32_t seq = atomic_load(&req->seq), done;
+
 	for (;;) {
 		done = atomic_load(&req->done);
 		if (done >> 2 == seq && (done & 3) != ACK_DEAD)
@@ -83,18 +92,28 @@ static int request_run(struct systrap_platform *p, struct systrap_proc *proc, si
 	}
 }
 
-/* Makes the n calls, then a clone. Returns the child's id or -errno. spawn_lock held. */
-static long request_clone_locked(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
-				 uint64_t flags, uaddr_t stack, uint64_t child)
+static int request_run(struct systrap_platform *p, struct systrap_proc *proc, size_t n, uint32_t op)
 {
-	struct request *req = proc->req;
-	off_t at;
-	int err;
+	request_post(p, proc, n, op);
+	return request_wait(proc);
+}
 
-	req->flags = flags;
-	req->stack = stack;
-	req->child = child;
-	err = request_run(p, proc, n, REQ_OP_CLONE);
+/* Makes @n calls, then a clone. spawn_lock held until it is done. */
+static void clone_post_locked(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+			      uint64_t flags, uaddr_t stack, uint64_t child)
+{
+	proc->req->flags = flags;
+	proc->req->stack = stack;
+	proc->req->child = child;
+	request_post(p, proc, n, REQ_OP_CLONE);
+}
+
+/* Returns the child's id or -errno. */
+static long clone_wait_locked(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	int err = request_wait(proc);
+	off_t at;
+
 	if (err)
 		return err;
 	at = lseek(p->stub.ctl_fd, 0, SEEK_CUR);
@@ -105,46 +124,6 @@ int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stu
 		  size_t n)
 {
 	return request_run(systrap_of(base), to_proc(proc), n, REQ_OP_NONE);
-}
-
-int systrap_pass_fd(struct stub_platform *base, int fd)
-{
-	struct systrap_platform *p = systrap_of(base);
-	int err;
-
-	mutex_lock_nested(&p->spawn_lock);
-	err = stub_fd_send(base, p->reaper.sock, fd);
-	if (!err) {
-		p->master.req->calls[0] = stub_fd_recv_call();
-		err = request_run(p, &p->master, 1, REQ_OP_NONE);
-	}
-	if (!err)
-		err = stub_fd_received(base);
-	mutex_unlock(&p->spawn_lock);
-	return err;
-}
-
-int systrap_master_finish(struct systrap_platform *p)
-{
-	static const struct range ranges[] = {
-		{0, USER_TOP},
-		{STUB_AREAS, STUB_BASE},
-		{STUB_SCRATCH + PAGE_SIZE, STUB_END},
-	};
-	struct stub_call *calls = p->master.req->calls;
-	size_t i;
-	int err;
-
-	for (i = 0; i < ARRAY_SIZE(ranges); i++)
-		calls[i] = (struct stub_call){
-			.nr = SYS_munmap,
-			.args = {ranges[i].start, ranges[i].end - ranges[i].start},
-		};
-	err = request_run(p, &p->master, ARRAY_SIZE(ranges), REQ_OP_NONE);
-	memset(calls, 0, ARRAY_SIZE(ranges) * sizeof(*calls));
-	if (err == -ESRCH && p->reaper.master_status)
-		err = -p->reaper.master_status;
-	return err;
 }
 
 /* The area of a new thread, and the call that maps it. */
@@ -211,7 +190,8 @@ int systrap_thread_new(struct stub_platform *base, struct stub_proc *sproc)
 	th->slot = (unsigned int)slot;
 	th->va = STUB_AREAS + proc->nr_areas * AREA_SIZE;
 	area_prepare(p, proc, th);
-	ret = request_clone_locked(p, proc, 1, THREAD_FLAGS, th->va, 0);
+	clone_post_locked(p, proc, 1, THREAD_FLAGS, th->va, 0);
+	ret = clone_wait_locked(p, proc);
 	if (ret < 0) {
 		/* It may be mapped there: it must not be another's while it is. */
 		proc->req->calls[0] = (struct stub_call){
@@ -269,42 +249,117 @@ int systrap_master_prepare(struct systrap_platform *p)
 	return 0;
 }
 
-int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
+/* A process without its process. ERR_PTR. spawn_lock held. */
+static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
 {
-	struct systrap_platform *p = systrap_of(base);
 	struct systrap_proc *proc = kzalloc(sizeof(*proc));
-	uint64_t offset;
-	int slot, err;
-	long ret;
+	int slot;
 
 	if (!proc)
-		return -ENOMEM;
-	proc_init(proc);
-	mutex_lock_nested(&p->spawn_lock);
+		return ERR_PTR(-ENOMEM);
 	slot = stub_slot_alloc(p->slots, MAX_PROCS);
 	if (slot < 0) {
-		ret = slot;
-		goto out_unlock;
+		kfree(proc);
+		return ERR_PTR(slot);
 	}
+	proc_init(proc);
 	proc->stub.slot = (unsigned int)slot;
-	offset = proc->stub.slot * PAGE_SIZE;
-	proc->req = (struct request *)(base->ctl + offset);
+	proc->req = (struct request *)(p->stub.ctl + proc->stub.slot * PAGE_SIZE);
 	memset(proc->req, 0, PAGE_SIZE);
 	proc->req->ppid = p->master.req->ppid;
-	proc->req->done_off = offset + REQ_DONE;
+	proc->req->done_off = proc->stub.slot * PAGE_SIZE + REQ_DONE;
 	proc->stub.request = proc->req->calls;
-	ret = request_clone_locked(p, &p->master, 0, PROC_FLAGS, 0, offset);
+	return proc;
+}
+
+/* The answer to the master's clone of @proc. 0, or -errno and @proc is no more. */
+static int proc_wait_locked(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	long ret = clone_wait_locked(p, &p->master);
+
 	if (ret < 0) {
 		stub_slot_free(p->slots, proc->stub.slot);
-		goto out_unlock;
+		kfree(proc);
+		return (int)ret;
 	}
 	proc->stub.pid = (pid_t)ret;
 	list_add(&proc->all, &p->all);
-	mutex_unlock(&p->spawn_lock);
 	/* Born on the master's CPU. */
 	atomic_store(&proc->near, atomic_load(&p->master.near));
-	atomic_fetch_add(&base->nr_procs, 1);
+	atomic_fetch_add(&p->stub.nr_procs, 1);
+	return 0;
+}
 
+/*
+ * What the master is to do first, while the sentry goes on with other things: it gives up the
+ * sentry's memory, and makes the process that is wanted first.
+ */
+int systrap_first_post(struct systrap_platform *p)
+{
+	static const struct range ranges[] = {
+		{0, USER_TOP},
+		{STUB_AREAS, STUB_BASE},
+		{STUB_SCRATCH + PAGE_SIZE, STUB_END},
+	};
+	struct stub_call *calls = p->master.req->calls;
+	struct systrap_proc *proc;
+	size_t i;
+
+	mutex_lock(&p->spawn_lock);
+	proc = proc_prepare_locked(p);
+	if (IS_ERR(proc)) {
+		mutex_unlock(&p->spawn_lock);
+		return (int)PTR_ERR(proc);
+	}
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		calls[i] = (struct stub_call){
+			.nr = SYS_munmap,
+			.args = {ranges[i].start, ranges[i].end - ranges[i].start},
+		};
+	clone_post_locked(p, &p->master, ARRAY_SIZE(ranges), PROC_FLAGS, 0,
+			  proc->stub.slot * PAGE_SIZE);
+	p->first = proc;
+	mutex_unlock(&p->spawn_lock);
+	return 0;
+}
+
+/* The master is up and has made the first process, if it wasn't known yet. 0 or -errno. */
+static int first_wait_locked(struct systrap_platform *p)
+{
+	int err;
+
+	if (!p->first || p->first->stub.pid)
+		return 0;
+	err = proc_wait_locked(p, p->first);
+	if (err)
+		p->first = NULL;
+	if (err == -ESRCH && p->reaper.master_status)
+		err = -p->reaper.master_status;
+	return err;
+}
+
+int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
+{
+	struct systrap_platform *p = systrap_of(base);
+	struct systrap_proc *proc;
+	int err;
+
+	mutex_lock_nested(&p->spawn_lock);
+	err = first_wait_locked(p);
+	proc = p->first;
+	p->first = NULL;
+	if (!err && !proc) {
+		proc = proc_prepare_locked(p);
+		err = PTR_ERR_OR_ZERO(proc);
+		if (!err) {
+			clone_post_locked(p, &p->master, 0, PROC_FLAGS, 0,
+					  proc->stub.slot * PAGE_SIZE);
+			err = proc_wait_locked(p, proc);
+		}
+	}
+	mutex_unlock(&p->spawn_lock);
+	if (err)
+		return err;
 	err = systrap_thread_new(base, &proc->stub);
 	if (err) {
 		systrap_proc_end(base, &proc->stub);
@@ -312,11 +367,25 @@ int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
 	}
 	*out = &proc->stub;
 	return 0;
+}
 
-out_unlock:
+int systrap_pass_fd(struct stub_platform *base, int fd)
+{
+	struct systrap_platform *p = systrap_of(base);
+	int err;
+
+	mutex_lock_nested(&p->spawn_lock);
+	err = first_wait_locked(p);
+	if (!err)
+		err = stub_fd_send(base, p->reaper.sock, fd);
+	if (!err) {
+		p->master.req->calls[0] = stub_fd_recv_call();
+		err = request_run(p, &p->master, 1, REQ_OP_NONE);
+	}
+	if (!err)
+		err = stub_fd_received(base);
 	mutex_unlock(&p->spawn_lock);
-	kfree(proc);
-	return (int)ret;
+	return err;
 }
 
 void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc)

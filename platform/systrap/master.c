@@ -34,8 +34,8 @@ static uaddr_t code_at(const char *label)
 
 static int child_handlers(void)
 {
-	static const int signals[] = {SIGSYS,  SIGSEGV, SIGBUS, SIGFPE,
-				      SIGILL,  SIGTRAP, PLATFORM_KICK_SIGNAL};
+	static const int signals[] = {
+		SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, PLATFORM_KICK_SIGNAL};
 	struct {
 		uint64_t handler, flags, restorer, mask;
 	} action = {
@@ -76,8 +76,8 @@ static int child_rseq(void)
 }
 
 /* In the child, on a copy of the reaper's stack. Ends in the code page or in _exit(errno). */
-static void __attribute__((noreturn)) child_main(const struct systrap_platform *p, pid_t parent,
-						 int sock, int ram, uint64_t request)
+static void __attribute__((noreturn))
+child_main(const struct systrap_platform *p, pid_t parent, int sock, int ram, uint64_t request)
 {
 	static uint8_t page[PAGE_SIZE];
 	uint32_t fsgsbase = p->fsgsbase;

@@ -3,9 +3,9 @@
  * The end of stub processes.
  *
  * A process is *ended* when the platform lets go of it, and *reaped* when the reaper has collected
- * it; the second of the two frees it. One that was killed from outside is reaped first: everyone who
- * waits for it is woken and finds it dead. Its id is not given back to the host before nobody can
- * send it a signal any more.
+ * it; the second of the two frees it. One that was killed from outside is reaped first: everyone
+ * who waits for it is woken and finds it dead. Its id is not given back to the host before nobody
+ * can send it a signal any more.
  */
 #include "platform/systrap/internal.h"
 
@@ -59,34 +59,41 @@ static void collect_master(struct systrap_platform *p)
 	answer_for_dead(p->master.req);
 }
 
-/* Who has spawn_lock may wait for the master, which may be dead as well. */
-static void spawn_lock(struct systrap_platform *p)
+/*
+ * Who has spawn_lock may wait for the master, which may be dead as well; who will wait for the
+ * first process hasn't come yet.
+ */
+static void nap(struct systrap_platform *p)
 {
-	struct timespec nap = {.tv_nsec = 100000};
+	struct timespec moment = {.tv_nsec = 100000};
 	siginfo_t info;
 
-	while (!mutex_trylock(&p->spawn_lock)) {
-		info.si_pid = 0;
-		if (!atomic_load(&p->master.stub.dead) &&
-		    !waitid(P_PID, (id_t)p->reaper.master, &info,
-			    WEXITED | WNOWAIT | WNOHANG | __WALL) &&
-		    info.si_pid)
-			collect_master(p);
-		nanosleep(&nap, NULL);
-	}
+	info.si_pid = 0;
+	if (!atomic_load(&p->master.stub.dead) &&
+	    !waitid(P_PID, (id_t)p->reaper.master, &info, WEXITED | WNOWAIT | WNOHANG | __WALL) &&
+	    info.si_pid)
+		collect_master(p);
+	nanosleep(&moment, NULL);
 }
 
-/* One that was just made is in the list when its maker gives the lock back. */
+/* One that was just made is in the list as soon as its maker knows its id. */
 static struct systrap_proc *proc_find(struct systrap_platform *p, pid_t pid)
 {
 	struct systrap_proc *proc, *found = NULL;
+	bool unknown;
 
-	spawn_lock(p);
-	list_for_each_entry (proc, &p->all, all) {
-		if (proc->stub.pid == pid)
-			found = proc;
-	}
-	mutex_unlock(&p->spawn_lock);
+	do {
+		while (!mutex_trylock(&p->spawn_lock))
+			nap(p);
+		list_for_each_entry (proc, &p->all, all) {
+			if (proc->stub.pid == pid)
+				found = proc;
+		}
+		unknown = !found && p->first && !p->first->stub.pid;
+		mutex_unlock(&p->spawn_lock);
+		if (unknown)
+			nap(p);
+	} while (unknown);
 	return found;
 }
 

@@ -43,7 +43,7 @@ static int systrap_probe(char *why, size_t size)
  * Page tables: addresses at the end of physical RAM, behind which is memory of our own and not the
  * file's.
  */
-#define TABLES_SIZE (8UL << 30)
+#define TABLES_SIZE (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
 #define TABLES_BASE (PHYS_RAM_SIZE - TABLES_SIZE)
 
 static int tables_init(struct systrap_platform *p)
@@ -51,6 +51,7 @@ static int tables_init(struct systrap_platform *p)
 	if (mmap(phys_ptr(TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
 		return -errno;
+	physmem_set_end(TABLES_BASE);
 	mutex_init(&p->table_lock, LOCK_PLATFORM);
 	p->free_tables = GPA_NONE;
 	p->next_table = TABLES_BASE;
@@ -61,13 +62,13 @@ static void tables_fini(struct systrap_platform *p)
 {
 	mmap(phys_ptr(TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
 	     MAP_SHARED | MAP_FIXED | MAP_NORESERVE, physmem_fd(), (off_t)TABLES_BASE);
+	physmem_set_end(PHYS_RAM_SIZE);
 	mutex_fini(&p->table_lock);
 }
 
 static gpa_t table_alloc(struct pt_allocator *a)
 {
-	struct systrap_platform *p =
-		container_of(a, struct systrap_platform, stub.base.pt_alloc);
+	struct systrap_platform *p = container_of(a, struct systrap_platform, stub.base.pt_alloc);
 	gpa_t gpa;
 
 	mutex_lock(&p->table_lock);
@@ -89,8 +90,7 @@ static gpa_t table_alloc(struct pt_allocator *a)
 
 static void table_free(struct pt_allocator *a, gpa_t table)
 {
-	struct systrap_platform *p =
-		container_of(a, struct systrap_platform, stub.base.pt_alloc);
+	struct systrap_platform *p = container_of(a, struct systrap_platform, stub.base.pt_alloc);
 	uint64_t *t = phys_ptr(table);
 
 	mutex_lock(&p->table_lock);
@@ -109,9 +109,10 @@ static const struct stub_ops ops = {
 	.pass_fd = systrap_pass_fd,
 };
 
-/* The first process will be wanted soon; and its first stop tells the size of frames. */
-static int first_proc(struct systrap_platform *p)
+/* The first process goes into the pool. */
+static int systrap_ready(struct platform *base)
 {
+	struct systrap_platform *p = to_platform(base);
 	struct stub_proc *proc;
 	int err = systrap_proc_new(&p->stub, &proc);
 
@@ -154,9 +155,7 @@ static int systrap_create(const struct platform_config *config, struct platform 
 		err = reaper_start(p);
 	if (err)
 		goto out_slots;
-	err = systrap_master_finish(p);
-	if (!err)
-		err = first_proc(p);
+	err = systrap_first_post(p);
 	if (err)
 		goto out_reaper;
 	*out = &p->stub.base;
@@ -180,6 +179,9 @@ static void systrap_destroy(struct platform *base)
 {
 	struct systrap_platform *p = to_platform(base);
 
+	/* Nobody wanted any: it goes the way of all. */
+	if (p->first)
+		systrap_ready(base);
 	stub_pool_end(&p->stub);
 	reaper_stop(p);
 	kfree(p->slots);
@@ -202,6 +204,7 @@ const struct platform_type systrap_platform = {
 	.spin = 3000,
 	.probe = systrap_probe,
 	.create = systrap_create,
+	.ready = systrap_ready,
 	.destroy = systrap_destroy,
 	.stats = systrap_stats,
 	.as_create = stub_as_create,

@@ -50,6 +50,7 @@ struct physmem {
 	uint64_t limit;
 	gpa_t next;    /* never used from here on; under lock, like the rest */
 	gpa_t opened;  /* announced up to here */
+	gpa_t end;     /* none are handed out from here on */
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
@@ -95,6 +96,7 @@ int physmem_init(size_t limit)
 	pm->limit = limit;
 	pm->next = PAGE_SIZE;
 	pm->next_file = PHYS_FILE_BASE;
+	pm->end = PHYS_RAM_SIZE;
 	physmem = pm;
 	return 0;
 
@@ -103,6 +105,11 @@ out_fd:
 out_pm:
 	kfree(pm);
 	return err;
+}
+
+void physmem_set_end(gpa_t end)
+{
+	physmem->end = end;
 }
 
 void physmem_set_listener(struct physmem_listener *l)
@@ -275,7 +282,7 @@ static bool open_space(struct physmem *pm, gpa_t end)
 	while (pm->opened < end) {
 		size_t len = pm->opened ? pm->opened : FIRST_CHUNK;
 
-		len = MIN(len, PHYS_RAM_SIZE - pm->opened);
+		len = MIN(len, pm->end - pm->opened);
 		if (!len)
 			return false;
 		if (pm->listener && pm->listener->add_range(pm->listener, pm->opened, len))
@@ -303,7 +310,7 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 		return gpa;
 	}
 	gpa = ALIGN_UP(pm->next, bytes);
-	if (gpa + bytes > PHYS_RAM_SIZE || !open_space(pm, gpa + bytes))
+	if (gpa + bytes > pm->end || !open_space(pm, gpa + bytes))
 		return GPA_NONE;
 	free_extent_locked(pm, pm->next, (gpa - pm->next) >> PAGE_SHIFT);
 	pm->next = gpa + bytes;

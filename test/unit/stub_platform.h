@@ -1382,31 +1382,29 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*fn)(void);
 		bool own_physmem;
-	} tests[] = {
-		{"unprivileged", test_unprivileged, true},
-		{"dropped", test_dropped, true},
-		{"sentry_killed", test_sentry_killed, true},
-		{"probe", test_probe, false},
-		{"syscall", test_syscall, false},
-		{"faults", test_faults, false},
-		{"exceptions", test_exceptions, false},
-		{"kicks", test_kicks, false},
-		{"cow", test_cow, false},
-		{"unmap", test_unmap, false},
-		{"too_many", test_too_many, false},
-		{"threads", test_threads, false},
-		{"invalidate_own", test_invalidate_own, false},
-		{"fpu_and_bases", test_fpu_and_bases, false},
-		{"switch", test_switch, false},
-		{"many", test_many, false},
-		{"thread_exit", test_thread_exit, false},
-		{"stub_killed", test_stub_killed, false},
-		{"signals", test_signals, false},
-		{"file", test_file, false},
-		{"nothing_visible", test_nothing_visible, false},
-		{"balance", test_balance, false},
-		MORE_TESTS
-	};
+	} tests[] = {{"unprivileged", test_unprivileged, true},
+		     {"dropped", test_dropped, true},
+		     {"sentry_killed", test_sentry_killed, true},
+		     {"probe", test_probe, false},
+		     {"syscall", test_syscall, false},
+		     {"faults", test_faults, false},
+		     {"exceptions", test_exceptions, false},
+		     {"kicks", test_kicks, false},
+		     {"cow", test_cow, false},
+		     {"unmap", test_unmap, false},
+		     {"too_many", test_too_many, false},
+		     {"threads", test_threads, false},
+		     {"invalidate_own", test_invalidate_own, false},
+		     {"fpu_and_bases", test_fpu_and_bases, false},
+		     {"switch", test_switch, false},
+		     {"many", test_many, false},
+		     {"thread_exit", test_thread_exit, false},
+		     {"stub_killed", test_stub_killed, false},
+		     {"signals", test_signals, false},
+		     {"file", test_file, false},
+		     {"nothing_visible", test_nothing_visible, false},
+		     {"balance", test_balance, false},
+		     MORE_TESTS};
 	bool have_physmem = false;
 	size_t i;
 
