@@ -108,6 +108,7 @@ struct vcpu {
 	bool draining;		      /* ring 0 has work in priv->ops, or CR3 to load */
 	bool more;		      /* and it is not the last of it */
 	size_t nr_entries, nr_tables;  /* in priv->ops */
+	size_t nr_done;		      /* of both, when a signal cut it short */
 	size_t nr_recycled;	      /* of the tables: recycled ones, last, no address space's */
 	uint64_t next_cr3, next_gen;  /* CR3 loaded by that work, or 0; gen afterwards */
 	/* Root tables that CR3 may hold: not to be reused. Atomic. */

@@ -319,6 +319,17 @@ static int stopped_in_user(struct run *r)
 	return RUN_SIGNAL;
 }
 
+/* Stopped in page-table work: what is done stays done, or a storm of signals would never end it. */
+static void note_progress(struct vcpu *v)
+{
+	uint64_t first = v->va + TRAMP_OFF_PRIV + TRAMP_PRIV_OPS, rdi = v->run->s.regs.regs.rdi;
+	size_t n = v->nr_entries + v->nr_tables;
+
+	/* Behind the work rdi is the user's again. */
+	if (!space_drained(v) && rdi - first <= n * TRAMP_OP_SIZE)
+		v->nr_done = (rdi - first) / TRAMP_OP_SIZE;
+}
+
 /* After EINTR. 0: the vCPU is on its way to the doorbell, let it get there. */
 static int take_signal(struct run *r)
 {
@@ -338,6 +349,8 @@ static int take_signal(struct run *r)
 	    off <= (uint64_t)(tramp_iret - tramp_start)) {
 		/* User code has not run since we came in: registers are as they were. */
 		v->ring = RING_KERNEL;
+		if (v->draining)
+			note_progress(v);
 		return RUN_SIGNAL;
 	}
 	return 0;

@@ -252,7 +252,7 @@ static size_t take_all(struct kvm_address_space *as, struct tramp_op *ops, size_
 			as->all_next += PAGE_SIZE;
 		} else {
 			ops[n].addr = direct_va(table);
-			ops[n++].va = 0;
+			ops[n++].va = as->all_next;
 			as->all_next = ALIGN_DOWN(as->all_next, PT_LEAF_SPAN) + PT_LEAF_SPAN;
 		}
 	}
@@ -284,7 +284,7 @@ static void take_work(struct vcpu *v, struct kvm_address_space *as)
 		if (!(as->ops[i].gpa & OP_TABLE))
 			continue;
 		ops[v->nr_entries + v->nr_tables].addr = direct_va(as->ops[i].gpa - OP_TABLE);
-		ops[v->nr_entries + v->nr_tables++].va = 0;
+		ops[v->nr_entries + v->nr_tables++].va = as->ops[i].va;
 	}
 	as->nr_ops = first;
 	as->has_tables &= first > 0;
@@ -311,6 +311,7 @@ void space_prepare(struct vcpu *v, struct kvm_address_space *as, bool *more)
 	bool mine = v->as == as && v->as_id == as->id, lags, reload;
 	size_t max;
 
+	v->nr_done = 0;
 	mutex_lock(&as->lock);
 	wait_for_drainer(as);
 	v->next_gen = atomic_load(&as->gen);
@@ -349,14 +350,14 @@ static void count_work(struct vcpu *v)
 		vcpu_count(v, VSTAT_CR3_LOADS, 1);
 }
 
-/* The work was cut short by a signal: perhaps done in part, which is harmless. */
+/* The work was cut short by a signal: the rest goes back, perhaps with one piece that is done. */
 static void requeue_locked(struct vcpu *v, struct kvm_address_space *as)
 {
 	const struct tramp_op *ops = v->priv->ops;
 	size_t n = v->nr_entries + v->nr_tables - v->nr_recycled;
 
 	as->only_entries = false;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = v->nr_done; i < n; i++) {
 		gpa_t gpa = ops[i].addr - TRAMP_DIRECT_BASE;
 
 		push_op(as, i < v->nr_entries ? gpa : gpa | OP_TABLE, ops[i].va);

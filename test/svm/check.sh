@@ -25,6 +25,15 @@ strip "$SCRATCH"/d/conform/* 2>/dev/null
 cp "$busybox_tar" "$image"
 tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform
 cp "$KVMSBOX" "$SCRATCH/kvmsbox"
+# The platform's own tests, too, where they are built.
+unit=()
+if "${MAKE:-make}" -C "$ROOT" -s BUILD="$BUILD" "$BUILD/plain/test/unit/kvm_platform" >"$SCRATCH/make" 2>&1; then
+	cp "$BUILD/plain/test/unit/kvm_platform" "$SCRATCH/kvm_platform"
+	strip --strip-debug "$SCRATCH/kvm_platform"
+	unit=(-f "$SCRATCH/kvm_platform")
+else
+	fail "build test/unit/kvm_platform" "$(tail -n 3 "$SCRATCH/make")"
+fi
 strip --strip-debug "$SCRATCH/kvmsbox"
 # What an import loads by name (loader/lazy_libs.h).
 libs=()
@@ -43,6 +52,9 @@ echo "status $?"
 echo "=== pipeline"
 $k --platform=kvm conform.tar -- sh -c 'seq 100 | grep 7 | wc -l; id -u; cat /etc/motd' 2>&1
 echo "status $?"
+echo "=== unit"
+[ ! -f kvm_platform ] || timeout 300 ./kvm_platform -q 8 2>&1
+echo "status $?"
 for p in "$@"; do
 	echo "=== conform $p"
 	timeout 300 $k --platform=kvm -e CONFORM_SECONDS=120 conform.tar -- /conform/$p 2>/tmp/err </dev/null
@@ -53,7 +65,7 @@ echo "=== end"
 E
 st=0
 "$ROOT/test/svm/run.sh" -m 2048 -t "${SVM_TIMEOUT:-900}" -f "$SCRATCH/kvmsbox:/test/kvmsbox" -f "$image:/test/conform.tar" \
-	-f "$SCRATCH/inside.sh:/test/inside.sh" "${libs[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
+	-f "$SCRATCH/inside.sh:/test/inside.sh" "${libs[@]}" "${unit[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
 mkdir -p "$BUILD/test"
 cp "$SCRATCH/log" "$BUILD/test/svm.log"
 if [ $st -eq 77 ]; then
@@ -64,6 +76,9 @@ section() { awk -v s="=== $1" '$0 == s { on = 1; next } /^=== / { on = 0 } on' "
 if grep -q '^=== end' "$SCRATCH/log"; then pass "the emulated machine ran everything"; else fail "the emulated machine ran everything" "$(tail -n 5 "$SCRATCH/log")"; fi
 expect "true" "status 0" "$(section true)"
 expect "pipeline" "19 0 a file of the image status 0" "$(section pipeline | paste -sd' ')"
+section unit >"$SCRATCH/got"
+passed=$((passed + $(grep -c '^ok ' "$SCRATCH/got")))
+if grep -q '^status 0$' "$SCRATCH/got"; then pass "unit test of the platform"; else fail "unit test of the platform" "$(tail -n 4 "$SCRATCH/got")"; fi
 expected=$ROOT/test/conform/expected-failures.txt
 for p in "${programs[@]}"; do
 	section "conform $p" >"$SCRATCH/got"

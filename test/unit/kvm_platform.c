@@ -731,6 +731,93 @@ static void test_bulk(void)
 	world_close(&w);
 }
 
+/* Where every entry has to be stored, fewer of them. */
+static void test_bulk_stores(void)
+{
+	struct context *ctx = ctx_new();
+	gpa_t a = frame(), b = frame();
+	struct world w;
+
+	world_open(&w);
+	*(uint64_t *)phys_ptr(a) = 1;
+	*(uint64_t *)phys_ptr(b) = 2;
+	bulk(ctx, &w, 512, PAGE_SIZE, a, b);
+	bulk(ctx, &w, 4608, PAGE_SIZE, a, b);
+	bulk(ctx, &w, 32, PT_LEAF_SPAN, a, b);
+	frame_put(a);
+	frame_put(b);
+	ctx_free(ctx);
+	world_close(&w);
+}
+
+/* Page-table work that is cut short again and again is done all the same. */
+static void test_kicked_drain(void)
+{
+	const size_t n = 9 * PT_LEAF_SPAN / PAGE_SIZE; /* more than is remembered piece by piece */
+	struct kick_test k = {.ctx = ctx_new()};
+	gpa_t frames[2] = {frame(), frame()};
+	struct arch_regs regs;
+	struct trap trap;
+	pthread_t thread;
+	struct world w;
+
+	world_open(&w);
+	*(uint64_t *)phys_ptr(frames[0]) = 1;
+	*(uint64_t *)phys_ptr(frames[1]) = 2;
+	fill(&w, BULK_VA, n, PAGE_SIZE, frames[0]);
+	CHECK_EQ(sum(k.ctx, &w, BULK_VA, n), n);
+	CHECK(!pthread_create(&thread, NULL, kicker_thread, &k));
+	for (unsigned int i = 1; i < 1 + 8 / quick; i++) {
+		fill(&w, BULK_VA, n, PAGE_SIZE, frames[i % 2]);
+		kvm->type->as_invalidate(w.as, BULK_VA, n * PAGE_SIZE);
+		start(&regs, USER(sum));
+		regs.rdi = BULK_VA;
+		regs.rsi = n;
+		do {
+			CHECK_EQ(kvm->type->ctx_run(k.ctx, w.as, &regs, &trap), 0);
+		} while (trap.kind == TRAP_KICK);
+		CHECK_EQ(trap.kind, TRAP_SYSCALL);
+		CHECK_EQ(regs.rbx, n * (1 + i % 2));
+	}
+	atomic_store(&k.stop, true);
+	CHECK(!pthread_join(thread, NULL));
+	frame_put(frames[0]);
+	frame_put(frames[1]);
+	ctx_free(k.ctx);
+	world_close(&w);
+}
+
+/* What kind of MMU it is, is found out when it begins to matter, and not before. */
+static void test_find_mmu(void)
+{
+	struct kvm_platform *p = (struct kvm_platform *)kvm;
+	struct context *ctx = ctx_new();
+	gpa_t a = frame(), b = frame();
+	struct trap trap;
+	struct world w;
+
+	world_open(&w);
+	*(uint64_t *)phys_ptr(a) = 1;
+	*(uint64_t *)phys_ptr(b) = 2;
+	fill(&w, BULK_VA, 4, PAGE_SIZE, a);
+	CHECK_EQ(load(ctx, &w, BULK_VA, &trap), 1);
+	fill(&w, BULK_VA, 4, PAGE_SIZE, b);
+	kvm->type->as_invalidate(w.as, BULK_VA, 4 * PAGE_SIZE);
+	CHECK_EQ(load(ctx, &w, BULK_VA, &trap), 2);
+	CHECK_EQ(p->mmu, MMU_UNKNOWN);
+	CHECK_EQ(stat_of("vCPUs created"), 1);
+	fill(&w, BULK_VA, 4, PAGE_SIZE, 0);
+	kvm->type->as_invalidate(w.as, BULK_VA, 4 * PAGE_SIZE);
+	bulk(ctx, &w, 512, PAGE_SIZE, a, b);
+	CHECK(p->mmu != MMU_UNKNOWN);
+	/* Its guest ran on the vCPU that was there. */
+	CHECK_EQ(stat_of("vCPUs created"), 1);
+	frame_put(a);
+	frame_put(b);
+	ctx_free(ctx);
+	world_close(&w);
+}
+
 /* ---- several vCPUs in one address space ---- */
 
 #define WATCHED 24
@@ -1279,34 +1366,47 @@ static const struct {
 	const char *name;
 	void (*fn)(void);
 	unsigned int vcpus; /* limit, 0: none */
+	enum { TESTED, LAZY, STORES } mmu; /* kind known, not known yet, or the worst that there is */
 } tests[] = {
-	{"syscall round trip keeps registers", test_syscall, 0},
-	{"single-stepping over a call", test_syscall_tf, 0},
-	{"faults of all kinds", test_faults, 0},
-	{"exceptions", test_exceptions, 0},
-	{"kicks are not lost", test_kick, 0},
-	{"kicks keep registers", test_kick_registers, 0},
-	{"copy-on-write change is seen", test_cow, 0},
-	{"bulk changes are seen", test_bulk, 0},
-	{"invalidation with two running vCPUs", test_shootdown, 0},
-	{"invalidation with five running vCPUs", test_shootdown_many, 0},
-	{"extended state", test_fpu, 0},
-	{"segment bases", test_bases, 0},
-	{"time stamp counter", test_tsc, 0},
-	{"memory slots", test_memory, 0},
-	{"recycled page tables", test_recycled_tables, 0},
-	{"switching address spaces", test_switch, 0},
-	{"six threads share two vCPUs", test_sharing, 2},
-	{"kicks while sharing", test_sharing_kick, 2},
-	{"invalidation while sharing", test_shootdown_many, 2},
+	{"syscall round trip keeps registers", test_syscall, 0, TESTED},
+	{"single-stepping over a call", test_syscall_tf, 0, TESTED},
+	{"faults of all kinds", test_faults, 0, TESTED},
+	{"exceptions", test_exceptions, 0, TESTED},
+	{"kicks are not lost", test_kick, 0, TESTED},
+	{"kicks keep registers", test_kick_registers, 0, TESTED},
+	{"copy-on-write change is seen", test_cow, 0, TESTED},
+	{"bulk changes are seen", test_bulk, 0, TESTED},
+	{"invalidation with two running vCPUs", test_shootdown, 0, TESTED},
+	{"invalidation with five running vCPUs", test_shootdown_many, 0, TESTED},
+	{"extended state", test_fpu, 0, TESTED},
+	{"segment bases", test_bases, 0, TESTED},
+	{"time stamp counter", test_tsc, 0, TESTED},
+	{"memory slots", test_memory, 0, TESTED},
+	{"recycled page tables", test_recycled_tables, 0, TESTED},
+	{"switching address spaces", test_switch, 0, TESTED},
+	{"six threads share two vCPUs", test_sharing, 2, TESTED},
+	{"kicks while sharing", test_sharing_kick, 2, TESTED},
+	{"invalidation while sharing", test_shootdown_many, 2, TESTED},
+	{"kicks during page-table work", test_kicked_drain, 0, TESTED},
+	{"kind of MMU found late", test_find_mmu, 0, LAZY},
+	{"copy-on-write, kind not known", test_cow, 0, LAZY},
+	{"invalidation, kind not known", test_shootdown_many, 0, LAZY},
+	{"recycled page tables, kind not known", test_recycled_tables, 0, LAZY},
+	{"copy-on-write, entry stores", test_cow, 0, STORES},
+	{"bulk changes, entry stores", test_bulk_stores, 0, STORES},
+	{"kicks during entry stores", test_kicked_drain, 0, STORES},
+	{"invalidation, entry stores", test_shootdown_many, 0, STORES},
 };
 
-static void open_platform(unsigned int vcpus)
+static void open_platform(unsigned int vcpus, int mmu)
 {
-	static const struct platform_config config = {.selftest = true};
+	const struct platform_config config = {.selftest = mmu != LAZY};
 
 	kvm_vcpu_limit = vcpus;
 	CHECK_EQ(kvm_platform.create(&config, &kvm), 0);
+	CHECK_EQ(kvm_platform.ready(kvm), 0);
+	if (mmu == STORES)
+		((struct kvm_platform *)kvm)->mmu = MMU_STORE;
 }
 
 int main(int argc, char **argv)
@@ -1336,7 +1436,7 @@ int main(int argc, char **argv)
 			continue;
 		physmem_stats(&before);
 		in_use = arena_in_use();
-		open_platform(tests[i].vcpus);
+		open_platform(tests[i].vcpus, tests[i].mmu);
 		tests[i].fn();
 		kvm->type->destroy(kvm);
 		physmem_stats(&after);
@@ -1346,7 +1446,7 @@ int main(int argc, char **argv)
 		printf("ok %zu - %s (%lu ms)\n", i + 1, tests[i].name, (now_ns() - t) / 1000000);
 	}
 	if (!only || !strcmp(only, "bench")) {
-		open_platform(0);
+		open_platform(0, TESTED);
 		bench();
 		kvm->type->destroy(kvm);
 	}
