@@ -570,6 +570,34 @@ TEST(children_file)
 	CHECK_SIGNALED(pid, SIGKILL);
 }
 
+/* A process's directory serves where a pidfd does, for signals only; a thread's does not. */
+TEST(dir_takes_signals)
+{
+	char path[64];
+	int fd, task, opath;
+	pid_t pid = FORK();
+
+	if (!pid) {
+		for (;;)
+			pause();
+	}
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	fd = open(path, O_RDONLY | O_DIRECTORY);
+	CHECK_OK(fd);
+	opath = open(path, O_PATH);
+	CHECK_OK(opath);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d", pid, pid);
+	task = open(path, O_RDONLY | O_DIRECTORY);
+	CHECK_OK(task);
+	CHECK_ERRNO(syscall(SYS_pidfd_send_signal, opath, SIGTERM, NULL, 0), EBADF);
+	CHECK_ERRNO(syscall(SYS_pidfd_send_signal, task, SIGTERM, NULL, 0), EBADF);
+	CHECK_ERRNO(syscall(SYS_pidfd_getfd, fd, 0, 0), EBADF);
+	CHECK_OK(syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0));
+	CHECK_OK(syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0));
+	CHECK_SIGNALED(pid, SIGTERM);
+	CHECK_ERRNO(syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0), ESRCH);
+}
+
 TEST(ns_links)
 {
 	char l[PATH_MAX];

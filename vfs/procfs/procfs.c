@@ -275,6 +275,17 @@ static const struct file_ops proc_dir_fops = {
 	.llseek = file_llseek_generic,
 };
 
+/* An open /proc/PID also stands for its process: pidfd_send_signal(2). Not its threads'. */
+struct pid *proc_dir_pid(struct file *file)
+{
+	struct proc_node *node;
+
+	if (file->ops != &proc_dir_fops)
+		return NULL;
+	node = proc_node(file->inode);
+	return node->entry == &proc_pid_entry ? node->pid : NULL;
+}
+
 /* ---- texts ---- */
 
 struct proc_text {
