@@ -12,23 +12,34 @@ const struct platform_type *const platform_types[] = {
 	NULL,
 };
 
+/* Adds "NAME: reason" to the list in @why. */
+static void passed_over(const struct platform_type *type, const char *reason, char *why,
+			size_t size)
+{
+	size_t used = strlen(why);
+
+	if (size)
+		snprintf(why + used, size - used, "%s%s: %s", used ? "; " : "", type->name, reason);
+}
+
 static const struct platform_type *find_auto(char *why, size_t size)
 {
-	size_t used = 0;
+	const struct platform_type *costly = NULL;
+	char reason[160];
 
 	for (size_t i = 0; platform_types[i]; i++) {
 		const struct platform_type *type = platform_types[i];
-		char reason[160] = "";
-		int n;
 
-		if (!type->probe(reason, sizeof(reason)))
+		if (type->probe(reason, sizeof(reason))) {
+			passed_over(type, reason, why, size);
+		} else if (type->is_costly && type->is_costly(reason, sizeof(reason))) {
+			costly = costly ? costly : type;
+			passed_over(type, reason, why, size);
+		} else {
 			return type;
-		n = snprintf(why + used, size - used, "%s%s: %s", used ? "; " : "", type->name,
-			     reason);
-		if (n > 0)
-			used = MIN(used + (size_t)n, size - 1);
+		}
 	}
-	return NULL;
+	return costly;
 }
 
 const struct platform_type *platform_find(const char *name, char *why, size_t size)
@@ -50,10 +61,12 @@ const struct platform_type *platform_find(const char *name, char *why, size_t si
 
 void platform_prepare(const char *name)
 {
+	bool any = !strcmp(name, "auto");
+
 	for (size_t i = 0; platform_types[i]; i++) {
 		const struct platform_type *type = platform_types[i];
 
-		if (strcmp(name, "auto") && strcmp(name, type->name))
+		if (any ? type->is_costly && type->is_costly(NULL, 0) : strcmp(name, type->name))
 			continue;
 		if (type->prepare)
 			type->prepare();

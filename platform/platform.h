@@ -62,6 +62,11 @@ struct platform_type {
 	/* First touches of mapped memory are dear unless the host holds it already. */
 	bool dear_touch;
 	/*
+	 * Is it dearer here than the platforms behind it in the list, although it can be used? Then
+	 * true with one line in @why, and `auto` passes it over. NULL: never.
+	 */
+	bool (*is_costly)(char *why, size_t size);
+	/*
 	 * Traps from one call site after which rewriting it pays: what a trap costs against a private
 	 * page and its mapping. 0: sites are left alone.
 	 */
@@ -157,8 +162,9 @@ extern const struct platform_type ptrace_platform;
 /* All of them, best first; NULL at the end. */
 extern const struct platform_type *const platform_types[];
 /*
- * The platform called @name, or with "auto" the first whose probe succeeds. NULL with one line in
- * @why otherwise; with auto, @why tells what was passed over (empty if nothing was).
+ * The platform called @name, or with "auto" the first whose probe succeeds and that isn't costly, or
+ * else a costly one. NULL with one line in @why otherwise; with auto, @why tells what was passed over
+ * (empty if nothing was).
  */
 const struct platform_type *platform_find(const char *name, char *why, size_t size);
 /* Lets the platform that platform_find(@name) will most likely return begin. */

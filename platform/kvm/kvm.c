@@ -24,6 +24,20 @@ static int kvm_probe(char *why, size_t size)
 	return 0;
 }
 
+/*
+ * Where KVM shadows page tables without the hardware's help, an exit or a fault costs tens of
+ * microseconds (docs/kvm-notes.md): more than any other platform's.
+ */
+static bool kvm_is_costly(char *why, size_t size)
+{
+	if (access("/sys/module/kvm_pvm", F_OK) || !access("/sys/module/kvm_intel", F_OK) ||
+	    !access("/sys/module/kvm_amd", F_OK))
+		return false;
+	snprintf(why, size, "no hardware virtualization behind /dev/kvm: each exit costs tens of "
+			    "microseconds");
+	return true;
+}
+
 /* What matters is the EINTR it causes. */
 static void on_kick(int sig)
 {
@@ -218,6 +232,7 @@ const struct platform_type kvm_platform = {
 	.spin = 20000,
 	.dear_touch = true,
 	.probe = kvm_probe,
+	.is_costly = kvm_is_costly,
 	.prepare = kvm_vm_prepare,
 	.create = kvm_create,
 	.ready = kvm_ready,

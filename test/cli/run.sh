@@ -410,9 +410,9 @@ if wants machine; then
 		mkdir -m 755 "$SCRATCH/rootcache"
 		chmod 644 "$image"
 		bad cache_not_writable 125 'rootcache.*ermission' setpriv --reuid=65534 --regid=65534 --clear-groups timeout 30 "$KVMSBOX" exec --platform=ptrace --cache "$SCRATCH/rootcache" "$image" -- true
-		if [ "$platform" = ptrace ]; then
+		if [ "$platform" != kvm ]; then
 			mkdir -m 777 "$SCRATCH/usercache"
-			expect unprivileged_run "0" "$(setpriv --reuid=65534 --regid=65534 --clear-groups timeout 30 "$KVMSBOX" exec --platform=ptrace --cache "$SCRATCH/usercache" "$image" -- id -u 2>&1 </dev/null)"
+			expect unprivileged_run "0" "$(setpriv --reuid=65534 --regid=65534 --clear-groups timeout 30 "$KVMSBOX" exec --platform="$platform" --cache "$SCRATCH/usercache" "$image" -- id -u 2>&1 </dev/null)"
 		fi
 	fi
 	if out=$(python3 "$ROOT/test/cli/subreaper.py" 0 timeout 30 "$KVMSBOX" exec --platform="$platform" --cache "$cache" "$image" -- sh -c 'sleep 100 & sleep 100 & (sleep 100 &) ; exit 0' 2>&1); then
