@@ -26,14 +26,18 @@ if [ "$PLATFORM" = native ]; then
 		shift
 		unshare -m sh -c '
 			tree=$1 vol=$2; shift 2
-			mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w /mnt/r &&
+			mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w /mnt/r && echo used >/mnt/f &&
 			mount -t overlay -o "lowerdir=$tree,upperdir=/mnt/u,workdir=/mnt/w" none /mnt/r &&
-			mount -t proc none /mnt/r/proc && mount --rbind /dev /mnt/r/dev || exit 125
+			mount -t proc none /mnt/r/proc && mount --rbind /dev /mnt/r/dev &&
+			mount -t tmpfs none /mnt/r/tmp || exit 125
+			ulimit -S -n 1024
+			[ -e /mnt/r/etc/hosts ] || echo 127.0.0.1 localhost >/mnt/r/etc/hosts
 			if [ -n "$vol" ]; then
 				vol=${vol%:ro}; mkdir -p "/mnt/r${vol#*:}"
 				mount --bind "${vol%%:*}" "/mnt/r${vol#*:}"
 			fi
-			exec chroot /mnt/r env -i "$@"' sh "$TREE" "$v" "${e[@]}" "$@"
+			# Tests that set the clock must not set that of the host.
+			exec setpriv --bounding-set -sys_time chroot /mnt/r env -i "$@"' sh "$TREE" "$v" "${e[@]}" "$@"
 	}
 else
 	need_kvmsbox
