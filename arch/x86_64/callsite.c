@@ -4,14 +4,15 @@
  *
  * Two shapes:
  *
- *   mov $nr,%eax; syscall	the jump replaces the five bytes of the mov. SYSCALL stays where it is:
- *				who jumps there, or is restarted there, executes it.
- *   syscall; insn…		where the number comes from elsewhere (syscall(3), Go, read(2) with its
- *				xor): the jump replaces SYSCALL and at least three bytes behind it, of
- *				instructions that can be moved into the slot. A jump to the first of
- *				them lands in the middle of our jump's displacement, so the slot is
- *				placed where that byte is an instruction that does not exist in
- *				64-bit mode: it traps, and is led to the slot (arch_site_fits).
+ *   mov $nr,%eax; syscall	the jump replaces the five bytes of the mov. SYSCALL stays where it
+ *				is: who jumps there, or is restarted there, executes it.
+ *   syscall; insn…		where the number comes from elsewhere (syscall(3), Go, read(2) with
+ *				its xor): the jump replaces SYSCALL and at least three bytes behind
+ *				it, of instructions that can be moved into the slot. A jump to the
+ *				first of them lands in the middle of our jump's displacement, so
+ *				the slot is placed where that byte is an instruction that does not
+ *				exist in 64-bit mode: it traps, and is led to the slot
+ *				(arch_site_fits).
  *
  * Instructions are moved only if they are on the short list of movable(): no branches but a RET with
  * padding behind it, nothing relative to RIP.

@@ -5,9 +5,10 @@
  *
  * A site `mov $nr,%eax; syscall` becomes a jump to its slot in a page near it; the slot loads what
  * SYSCALL would (RCX = where to go on, EAX = the number) and jumps to callstub_enter at the head of
- * that area. There the call is posted in the thread's call box, which %gs:0 points to, and user code
- * spins for the answer, for as long as the box's budget says; without an answer it executes SYSCALL
- * after all. Nothing but RCX and R11 is changed, as by SYSCALL itself; the flags are not even used.
+ * that area. There the call is posted in the thread's call box, which %gs:0 points to, and user
+ * code spins for the answer, for as long as the box's budget says; without an answer it executes
+ * SYSCALL after all. Nothing but RCX and R11 is changed, as by SYSCALL itself; the flags are not
+ * even used.
  *
  * A box is user memory: the sentry copies from it once and trusts nothing in it. Who may act for a
  * thread is decided elsewhere (task.fast_owner).
@@ -112,7 +113,8 @@ bool arch_callstub_trapped(size_t off);
 
 /* How a call site can be rewritten. */
 struct arch_site {
-	uint8_t start;	   /* bytes before `after`, the address behind SYSCALL, where the patch begins */
+	/* Where the patch begins: bytes before `after`, the address behind SYSCALL. */
+	uint8_t start;
 	uint8_t len;	   /* bytes that belong to the patch; 5 are overwritten by a jump */
 	uint8_t moved_len; /* bytes behind SYSCALL that the slot executes instead */
 	bool returns;	   /* and they end in RET */
@@ -133,8 +135,8 @@ unsigned int arch_site_units(const struct arch_site *site);
  */
 bool arch_site_fits(const struct arch_site *site, uint64_t site_va, uint64_t slot_va);
 /*
- * Writes the slot that will be at @slot_va (@units units at @out) for the site whose patch begins at
- * @site_va, with the common code at @stub_va. Returns the address where the caller goes on.
+ * Writes the slot that will be at @slot_va (@units units at @out) for the site whose patch begins
+ * at @site_va, with the common code at @stub_va. Returns the address where the caller goes on.
  */
 uint64_t arch_slot_write(const struct arch_site *site, uint64_t site_va, uint64_t slot_va,
 			 uint64_t stub_va, uint8_t *out);
