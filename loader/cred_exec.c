@@ -29,16 +29,17 @@ static int read_file_caps(struct file *file, struct file_caps *fc)
 	if (n < 0)
 		return 0;
 	magic = d.magic_etc & VFS_CAP_REVISION_MASK;
-	if (magic == VFS_CAP_REVISION_2 ? n != XATTR_CAPS_SZ_2
-	    : magic == VFS_CAP_REVISION_3 ? n != XATTR_CAPS_SZ_3 : true)
+	if (magic == VFS_CAP_REVISION_2	  ? n != XATTR_CAPS_SZ_2
+	    : magic == VFS_CAP_REVISION_3 ? n != XATTR_CAPS_SZ_3
+					  : true)
 		return -EINVAL;
 	if (magic == VFS_CAP_REVISION_3 && d.rootid)
 		return 0;
 	fc->present = true;
 	fc->effective = d.magic_etc & VFS_CAP_FLAGS_EFFECTIVE;
 	fc->permitted = (d.data[0].permitted | (uint64_t)d.data[1].permitted << 32) & CAP_FULL_SET;
-	fc->inheritable = (d.data[0].inheritable | (uint64_t)d.data[1].inheritable << 32) &
-			  CAP_FULL_SET;
+	fc->inheritable =
+		(d.data[0].inheritable | (uint64_t)d.data[1].inheritable << 32) & CAP_FULL_SET;
 	return 0;
 }
 

@@ -23,8 +23,8 @@ struct elf_info {
 	uaddr_t phdr_vaddr; /* where the program headers are in memory, 0 if in no segment */
 	struct elf_segment seg[ELF_MAX_PHDRS];
 	unsigned int nsegs;
-	uaddr_t low, high; /* page-aligned span of all segments */
-	uint64_t align;	   /* largest p_align */
+	uaddr_t low, high;		     /* page-aligned span of all segments */
+	uint64_t align;			     /* largest p_align */
 	uint64_t interp_offset, interp_size; /* 0: none */
 	bool exec_stack;
 };

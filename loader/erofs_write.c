@@ -197,9 +197,8 @@ struct order {
 /* Bytes that lie with the inode and must not cross a block. */
 static uint32_t tail_size(const struct enode *inode)
 {
-	return inode->layout == EROFS_FLAT_INLINE
-		       ? (uint32_t)(inode->size & (EROFS_BLKSIZ - 1))
-		       : 0;
+	return inode->layout == EROFS_FLAT_INLINE ? (uint32_t)(inode->size & (EROFS_BLKSIZ - 1))
+						  : 0;
 }
 
 /* Decides how a directory's or link's data is laid out. */
@@ -208,8 +207,7 @@ static void choose_layout(struct enode *inode)
 	uint32_t tail = (uint32_t)(inode->size & (EROFS_BLKSIZ - 1));
 	uint32_t head = (uint32_t)sizeof(struct erofs_inode_extended) + inode->xattr_size;
 
-	inode->layout = tail && head + tail <= EROFS_BLKSIZ ? EROFS_FLAT_INLINE
-								: EROFS_FLAT_PLAIN;
+	inode->layout = tail && head + tail <= EROFS_BLKSIZ ? EROFS_FLAT_INLINE : EROFS_FLAT_PLAIN;
 }
 
 /* Blocks outside the metadata area. */
@@ -265,7 +263,7 @@ static int order_all(struct erofs_writer *w, struct order *o)
 
 		if (!S_ISDIR(o->inodes[i]->mode))
 			continue;
-		rb_for_each(node, &o->inodes[i]->dir.children) {
+		rb_for_each (node, &o->inodes[i]->dir.children) {
 			struct enode *child = rb_entry(node, struct ename, node)->inode;
 
 			/* A second name of the same inode. */
@@ -351,8 +349,8 @@ static void write_inode(struct out *o, struct enode *inode, uint32_t ino, uint32
 
 	if (inode->xattrs)
 		xattr_count = (uint16_t)((inode->xattr_size - XATTR_HEADER) / 4 + 1);
-	e.i_format = htole16((uint16_t)(EROFS_I_EXTENDED |
-				      (inode->layout << EROFS_I_LAYOUT_SHIFT)));
+	e.i_format =
+		htole16((uint16_t)(EROFS_I_EXTENDED | (inode->layout << EROFS_I_LAYOUT_SHIFT)));
 	e.i_xattr_icount = htole16(xattr_count);
 	e.i_mode = htole16((uint16_t)inode->mode);
 	e.i_size = htole64(has_data ? inode->size : 0);

@@ -8,9 +8,9 @@
  *   erofs_writer_free
  *
  * Memory holds what is about names and inodes, and about 24 bytes per block of file data, never the
- * data. Equal contents are stored once: whole files share their blocks, and a file of which at least
- * an eighth is already there (or is zeroes) becomes a table of block addresses ("chunks"). A file
- * below that stays contiguous, because a contiguous file is one mapping for whoever runs it.
+ * data. Equal contents are stored once: whole files share their blocks, and a file of which at
+ * least an eighth is already there (or is zeroes) becomes a table of block addresses ("chunks"). A
+ * file below that stays contiguous, because a contiguous file is one mapping for whoever runs it.
  *
  * The output is a function of the calls made: no clock, no randomness. Not thread-safe.
  * Functions return 0 or -errno: -ENOMEM; -E2BIG past a limit; what writing the output returns.
@@ -21,9 +21,9 @@
 #include "sentry/lib/rbtree.h"
 #include "sentry/lib/types.h"
 
-#define ENODE_MAX_DEPTH 2048U		/* of directories: walks may recurse */
-#define EROFS_MAX_FILE	(16ULL << 40)	/* bytes of a file, holes included */
-#define EROFS_MAX_META	(1ULL << 30)	/* bytes of memory for names, links, xattrs, tables */
+#define ENODE_MAX_DEPTH 2048U	      /* of directories: walks may recurse */
+#define EROFS_MAX_FILE	(16ULL << 40) /* bytes of a file, holes included */
+#define EROFS_MAX_META	(1ULL << 30)  /* bytes of memory for names, links, xattrs, tables */
 
 /* An inode. It lives as long as it has names (the root: as long as the writer). */
 struct enode {
@@ -31,8 +31,8 @@ struct enode {
 	uint32_t names; /* how many; nlink of all but directories */
 	int64_t mtime;
 	uint32_t mtime_nsec;
-	uint32_t rdev; /* as the kernel packs it */
-	uint64_t size; /* files and links; of directories once laid out */
+	uint32_t rdev;	 /* as the kernel packs it */
+	uint64_t size;	 /* files and links; of directories once laid out */
 	uint8_t *xattrs; /* encoded, with the header; NULL: none */
 	uint32_t xattr_size;
 	/* laid out by the writer */
@@ -90,8 +90,8 @@ int enode_link(struct erofs_writer *w, struct enode *dir, const char *name, size
 void enode_unlink(struct erofs_writer *w, struct ename *name);
 int enode_set_target(struct erofs_writer *w, struct enode *inode, const char *target) __must_check;
 /*
- * Adds an attribute; one of that name that is already there stays. Attributes for which EROFS has no
- * name space are dropped.
+ * Adds an attribute; one of that name that is already there stays. Attributes for which EROFS has
+ * no name space are dropped.
  */
 int enode_add_xattr(struct erofs_writer *w, struct enode *inode, const char *name,
 		    const void *value, size_t size) __must_check;
@@ -109,8 +109,8 @@ int erofs_data_write(struct erofs_writer *w, uint64_t pos, const void *data,
 int erofs_data_end(struct erofs_writer *w, struct enode *file) __must_check;
 
 /*
- * Writes the rest. *@size is the image's, a multiple of 4096; *@hashes (the writer's) has the XXH3-64
- * of each of its blocks.
+ * Writes the rest. *@size is the image's, a multiple of 4096; *@hashes (the writer's) has the
+ * XXH3-64 of each of its blocks.
  */
 int erofs_writer_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t *size,
 			const uint64_t **hashes) __must_check;

@@ -23,9 +23,9 @@
 
 #include "loader/erofs_write_internal.h"
 
-#define MAX_CHUNKS    (1U << 20) /* of one file: larger ones get larger chunks */
-#define COMPARE_RUN   16U	 /* blocks */
-#define SAVING_PAYS   8U	 /* a table if 1/8 of the blocks needn't be stored */
+#define MAX_CHUNKS  (1U << 20) /* of one file: larger ones get larger chunks */
+#define COMPARE_RUN 16U	       /* blocks */
+#define SAVING_PAYS 8U	       /* a table if 1/8 of the blocks needn't be stored */
 
 /* ---- blocks of the output ---- */
 
@@ -113,8 +113,7 @@ int store_write(struct block_store *s, uint32_t block, const uint8_t *buf)
 {
 	if (block < s->buf_start)
 		return write_all(s->fd, buf, EROFS_BLKSIZ, (uint64_t)block << EROFS_BLKSZBITS);
-	memcpy(s->buf + ((size_t)(block - s->buf_start) << EROFS_BLKSZBITS), buf,
-	       EROFS_BLKSIZ);
+	memcpy(s->buf + ((size_t)(block - s->buf_start) << EROFS_BLKSZBITS), buf, EROFS_BLKSIZ);
 	return 0;
 }
 
@@ -369,9 +368,9 @@ static int find_file(struct erofs_writer *w, uint64_t key, uint32_t n, uint32_t 
 }
 
 /*
- * Fills @place: for each of the @n blocks where its contents already lie (before the file or earlier
- * in it), or its own block. New contents are made known. Returns how many blocks needn't be stored,
- * or -errno.
+ * Fills @place: for each of the @n blocks where its contents already lie (before the file or
+ * earlier in it), or its own block. New contents are made known. Returns how many blocks needn't be
+ * stored, or -errno.
  */
 static long place_blocks(struct erofs_writer *w, uint32_t n, uint32_t *place)
 {
@@ -428,12 +427,11 @@ static int compact(struct erofs_writer *w, uint32_t n, uint32_t *place)
 }
 
 /* Gives @file its chunk table: for chunk_bits > 0 whole chunks were stored. */
-static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n,
-		      const uint32_t *place)
+static int set_chunks(struct erofs_writer *w, struct enode *file, uint32_t n, const uint32_t *place)
 {
 	struct data_state *d = &w->data;
-	uint32_t count = (uint32_t)((blocks_of(d->size) + (1U << d->chunk_bits) - 1) >>
-				    d->chunk_bits);
+	uint32_t count =
+		(uint32_t)((blocks_of(d->size) + (1U << d->chunk_bits) - 1) >> d->chunk_bits);
 	uint32_t *chunks, hole = EROFS_NULL_ADDR;
 	int err = writer_charge(w, count * sizeof(*chunks));
 

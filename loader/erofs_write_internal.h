@@ -29,7 +29,7 @@ struct block_store {
 struct data_state {
 	bool open, gap; /* gap: at least one whole block was skipped */
 	uint64_t size, pos;
-	uint32_t base; /* its first block in the output */
+	uint32_t base;	  /* its first block in the output */
 	uint32_t current; /* file block that is being filled, valid if filling */
 	bool filling;
 	uint8_t chunk_bits;
@@ -49,7 +49,7 @@ struct erofs_writer {
 	bool chunked; /* some inode has a chunk table */
 };
 
-#define XATTR_HEADER ((uint32_t)sizeof(struct erofs_xattr_ibody_header))
+#define XATTR_HEADER	 ((uint32_t)sizeof(struct erofs_xattr_ibody_header))
 #define STORE_BUF_BLOCKS 256U
 
 /* The place where the next block is to be put together, or NULL with *@err set. */

@@ -21,14 +21,14 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 
-#define BINPRM_BUF_SIZE	   256 /* Linux's: what of a script's first line is looked at */
-#define SCRIPT_MAX_DEPTH   5   /* interpreters of interpreters; then ELOOP */
-#define EXEC_MAX_STRLEN	   (128UL << 10)
+#define BINPRM_BUF_SIZE	    256 /* Linux's: what of a script's first line is looked at */
+#define SCRIPT_MAX_DEPTH    5	/* interpreters of interpreters; then ELOOP */
+#define EXEC_MAX_STRLEN	    (128UL << 10)
 #define EXEC_MAX_STACK_ARGS (6UL << 20) /* 3/4 of the default stack limit */
-#define ELF_ET_DYN_BASE	   (0x555555554000UL)
-#define STACK_RANDOM_PAGES 0x3fffffUL
-#define MMAP_RANDOM_PAGES  0xfffffffUL
-#define STACK_INITIAL	   (132UL << 10)
+#define ELF_ET_DYN_BASE	    (0x555555554000UL)
+#define STACK_RANDOM_PAGES  0x3fffffUL
+#define MMAP_RANDOM_PAGES   0xfffffffUL
+#define STACK_INITIAL	    (132UL << 10)
 
 struct loading {
 	const struct exec_args *args;
@@ -307,10 +307,9 @@ static int map_image(struct mm *mm, struct file *file, const struct elf_info *el
 	uaddr_t at = elf->low + bias;
 
 	if (!reserved) {
-		long ret = mm_mmap(mm, at, elf->high - elf->low, PROT_NONE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
-					   MAP_FIXED_NOREPLACE,
-				   NULL, 0);
+		long ret = mm_mmap(
+			mm, at, elf->high - elf->low, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, NULL, 0);
 
 		if (ret < 0)
 			return (int)ret;
@@ -372,8 +371,8 @@ static struct elf_info *read_elf(struct file *file, const char *head, size_t hea
 /* The interpreter's file with its parsed headers. */
 static struct file *open_interp(struct loading *l, struct elf_info **info)
 {
-	char name[PATH_MAX + 1] __attribute__((aligned(8))), head[BINPRM_BUF_SIZE]
-		__attribute__((aligned(8)));
+	char name[PATH_MAX + 1] __attribute__((aligned(8))),
+		head[BINPRM_BUF_SIZE] __attribute__((aligned(8)));
 	struct file *file;
 	ssize_t n;
 	int err;
@@ -640,8 +639,8 @@ static int map_stack(struct loading *l)
 	mm->stack_top = top;
 	args = PAGE_ALIGN_UP(args + strlen(l->args->filename) + PAGE_SIZE);
 	/* Room to begin with, as far as the limit allows; the strings were checked against it. */
-	args += MIN(STACK_INITIAL, PAGE_ALIGN_DOWN(mm->limits.stack > args ? mm->limits.stack - args
-									     : 0));
+	args += MIN(STACK_INITIAL,
+		    PAGE_ALIGN_DOWN(mm->limits.stack > args ? mm->limits.stack - args : 0));
 	ret = mm_mmap(mm, top - args, args, prot,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN | MAP_STACK, NULL, 0);
 	return ret < 0 ? (int)ret : 0;

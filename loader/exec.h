@@ -10,9 +10,9 @@
 #include "vfs/file.h"
 
 struct exec_args {
-	struct file *file;    /* from exec_open; borrowed */
-	const char *filename; /* as the caller named it: AT_EXECFN, a script's path */
-	char **argv, **envp;  /* NULL-terminated kernel strings; borrowed */
+	struct file *file;	   /* from exec_open; borrowed */
+	const char *filename;	   /* as the caller named it: AT_EXECFN, a script's path */
+	char **argv, **envp;	   /* NULL-terminated kernel strings; borrowed */
 	const struct vfs_ctx *ctx; /* who asks: credentials, root, cwd */
 	struct mm_limits limits;
 	unsigned long personality;

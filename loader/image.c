@@ -45,9 +45,10 @@ static int source_stat(const char *path, struct stat *st, struct image_error *er
 	if (stat(path, st))
 		return image_fail(err, -errno, "image %s: %s", path, strerror(errno));
 	if (S_ISDIR(st->st_mode))
-		return image_fail(err, -EISDIR,
-				  "image %s: is a directory: pack it with tar -C %s -cf image.tar .",
-				  path, path);
+		return image_fail(
+			err, -EISDIR,
+			"image %s: is a directory: pack it with tar -C %s -cf image.tar .", path,
+			path);
 	if (!S_ISREG(st->st_mode))
 		return image_fail(err, -EINVAL, "image %s: is not a regular file", path);
 	if (!st->st_size)
@@ -83,10 +84,10 @@ static int open_foreign(const char *path, int fd, uint64_t size, struct image *o
 	munmap(map, size);
 	if (ret)
 		return image_fail(err, ret,
-				  ret == -EOPNOTSUPP
-					  ? "image %s: this EROFS is compressed or of another block size than 4096: "
-					    "make it without, or import a tar"
-					  : "image %s: this EROFS file is damaged",
+				  ret == -EOPNOTSUPP ? "image %s: this EROFS is compressed or of "
+						       "another block size than 4096: "
+						       "make it without, or import a tar"
+						     : "image %s: this EROFS file is damaged",
 				  path);
 	memset(out, 0, sizeof(*out));
 	out->size = fs.blocks << EROFS_BLKSZBITS;
@@ -214,10 +215,11 @@ static int import(struct cache *c, const char *path, int fd, const struct stat *
 
 	tmp = cache_temp(c, temp, sizeof(temp));
 	if (tmp < 0)
-		return image_fail(err, tmp,
-				  "cache directory %s: %s: name a directory that can be written with "
-				  "--cache",
-				  c->path, strerror(-tmp));
+		return image_fail(
+			err, tmp,
+			"cache directory %s: %s: name a directory that can be written with "
+			"--cache",
+			c->path, strerror(-tmp));
 	/* A change while it is read must show in the times. */
 	wait_past(&st->st_ctim);
 	ret = image_build(path, fd, tmp, c->dir, options, &result, err);
@@ -226,8 +228,8 @@ static int import(struct cache *c, const char *path, int fd, const struct stat *
 	stat_key_of(st, &key.source);
 	if (fstat(fd, &after) || (stat_key_of(&after, &key.entry),
 				  memcmp(&key.source, &key.entry, sizeof(key.source)))) {
-		ret = image_fail(err, -EBUSY, "image %s: it was changed while it was read: try again",
-				 path);
+		ret = image_fail(err, -EBUSY,
+				 "image %s: it was changed while it was read: try again", path);
 		goto out;
 	}
 	ret = cache_publish(c, tmp, temp, result.hash);
@@ -264,10 +266,11 @@ static int open_or_import(struct cache *c, const char *path, int fd,
 		return image_fail(err, -errno, "image %s: %s", path, strerror(errno));
 	key_fd = cache_lock_key(c, &st);
 	if (key_fd < 0)
-		return image_fail(err, key_fd,
-				  "cache directory %s: %s: name a directory that can be written with "
-				  "--cache",
-				  c->path, strerror(-key_fd));
+		return image_fail(
+			err, key_fd,
+			"cache directory %s: %s: name a directory that can be written with "
+			"--cache",
+			c->path, strerror(-key_fd));
 	ret = open_known(c, path, &st, key_fd, out);
 	if (ret) {
 		ret = import(c, path, fd, &st, key_fd, options, out, err);
@@ -331,7 +334,8 @@ int image_open_entry(const char *hash, const struct image_options *options, bool
 	}
 	if (ret == -EUCLEAN)
 		image_fail(err, ret,
-			   "image %s: its entry in the cache %s is damaged: the next use of the archive "
+			   "image %s: its entry in the cache %s is damaged: the next use of the "
+			   "archive "
 			   "makes it again, or kvmsbox image rm removes it",
 			   hash, c.path);
 	else if (ret)

@@ -6,8 +6,8 @@
  *   HASH.erofs     an imported image; HASH is the XXH3-128 of the archive's bytes. Behind the EROFS
  *                  lie the hashes of its blocks, a JSON description and a footer (image_entry.c).
  *   DEV-INO.key    what the archive with that inode looked like when it was imported (times, size)
- *                  and which entry it became, so that it needn't be read again. Also the lock of its
- *                  import.
+ *                  and which entry it became, so that it needn't be read again. Also the lock of
+ *                  its import.
  *   .tmp-*         entries in the making where the file system has no unnamed files
  * It is safe to delete all or part of it at any time.
  *
@@ -84,8 +84,8 @@ void image_list_free(struct image_entry *entries, size_t n);
  * Finds the cached entry for @what: a hash or its first 4 or more digits, or the path of an archive
  * that was imported and hasn't changed since. -ENOENT.
  */
-int image_find(const char *what, const struct image_options *options,
-	       char hash[IMAGE_HASH_LEN + 1], struct image_error *err) __must_check;
+int image_find(const char *what, const struct image_options *options, char hash[IMAGE_HASH_LEN + 1],
+	       struct image_error *err) __must_check;
 /* Opens an entry by its full hash, after the cheap check or, with @verify, of every block. */
 int image_open_entry(const char *hash, const struct image_options *options, bool verify,
 		     struct image *out, struct image_error *err) __must_check;

@@ -4,7 +4,8 @@
  *
  *   scan       every member's name and where its bytes lie: in the input itself if that is not
  *              compressed, else in an unnamed file to which it is unpacked
- *   manifest   OCI: index.json, further indexes, the manifest for linux/amd64; docker: manifest.json
+ *   manifest   OCI: index.json, further indexes, the manifest for linux/amd64; docker:
+ *              manifest.json
  *   layers     from the lowest up, each checked against its digest as it is read
  */
 #include "loader/image_internal.h"
@@ -276,7 +277,8 @@ static int scan_members(struct contents *c, struct archive *a, struct input *in)
 			return build_read_failed(c->b, a, in, NULL);
 		pos = archive_filter_bytes(a, 0);
 	}
-	return layer_ended(in, a, pos) ? 0 : damaged(c->b, "it", "is truncated: it has no end marker");
+	return layer_ended(in, a, pos) ? 0
+				       : damaged(c->b, "it", "is truncated: it has no end marker");
 }
 
 /* Fills @c and sets the input's hash. */
@@ -447,8 +449,8 @@ static int read_document(struct contents *c, const char *name, const struct dige
 	return damaged(b, what, ok ? "can't be read" : "doesn't match its digest");
 }
 
-static int read_json(struct contents *c, const char *name, const struct digest *d,
-		     const char *what, json_t **out)
+static int read_json(struct contents *c, const char *name, const struct digest *d, const char *what,
+		     json_t **out)
 {
 	char *text;
 	size_t len;
@@ -696,9 +698,10 @@ static int docker_image(struct contents *c, const json_t *doc, const json_t **im
 	*image = x;
 	if (!y)
 		return 0;
-	return image_fail(c->b->err, -EINVAL,
-			  "image %s: the archive holds several images (%.60s, %.60s%s): save one only",
-			  c->b->name, a ? a : "?", b ? b : "?", json_array_size(doc) > 2 ? ", …" : "");
+	return image_fail(
+		c->b->err, -EINVAL,
+		"image %s: the archive holds several images (%.60s, %.60s%s): save one only",
+		c->b->name, a ? a : "?", b ? b : "?", json_array_size(doc) > 2 ? ", …" : "");
 }
 
 static int docker_layers(struct contents *c, const json_t *layers, const json_t *diff_ids)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From an archive to an entry of the cache. A first pass takes the input for a bare root file system
- * and imports it as it is read; if its members turn out to be those of a docker save or OCI archive,
- * it starts over as such (image_archive.c).
+ * From an archive to an entry of the cache. A first pass takes the input for a bare root file
+ * system and imports it as it is read; if its members turn out to be those of a docker save or OCI
+ * archive, it starts over as such (image_archive.c).
  */
 #include "loader/image_internal.h"
 
@@ -51,10 +51,11 @@ int build_write_failed(struct build *b, int code, const char *member)
 		/* Directories that are only implied are inodes, too. */
 		if (b->entries >= b->max_entries || st.inodes > b->max_entries)
 			break;
-		return image_fail(b->err, code,
-				  "image %s: names, links and attributes need more than %llu MiB of "
-				  "memory",
-				  b->name, EROFS_MAX_META >> 20);
+		return image_fail(
+			b->err, code,
+			"image %s: names, links and attributes need more than %llu MiB of "
+			"memory",
+			b->name, EROFS_MAX_META >> 20);
 	case -EFBIG:
 		return image_fail(b->err, code, "image %s: member %.200s is larger than %llu TiB",
 				  b->name, member, EROFS_MAX_FILE >> 40);
@@ -62,29 +63,32 @@ int build_write_failed(struct build *b, int code, const char *member)
 		return image_fail(b->err, code, "image %s: member %.200s has data in disorder",
 				  b->name, member);
 	case -ERANGE:
-		return image_fail(b->err, code,
-				  "image %s: member %.200s has extended attributes that are too large",
-				  b->name, member);
+		return image_fail(
+			b->err, code,
+			"image %s: member %.200s has extended attributes that are too large",
+			b->name, member);
 	case -ELOOP:
 		return image_fail(b->err, code,
-				  "image %s: member %.200s lies in more than %u directories", b->name,
-				  member, ENODE_MAX_DEPTH);
+				  "image %s: member %.200s lies in more than %u directories",
+				  b->name, member, ENODE_MAX_DEPTH);
 	case -ENAMETOOLONG:
-		return image_fail(b->err, code,
-				  "image %s: member %.60s has an empty or too long name or link target",
-				  b->name, member);
+		return image_fail(
+			b->err, code,
+			"image %s: member %.60s has an empty or too long name or link target",
+			b->name, member);
 	case -ENOMEM:
 		return image_fail(b->err, code, "image %s: out of memory during the import",
 				  b->name);
 	case -ENOSPC:
 	case -EDQUOT:
-		return image_fail(b->err, code,
-				  "image %s: the cache directory is full (%s): free space or choose "
-				  "another one with --cache",
-				  b->name, strerror(-code));
+		return image_fail(
+			b->err, code,
+			"image %s: the cache directory is full (%s): free space or choose "
+			"another one with --cache",
+			b->name, strerror(-code));
 	default:
-		return image_fail(b->err, code, "image %s: writing to the cache failed: %s", b->name,
-				  strerror(-code));
+		return image_fail(b->err, code, "image %s: writing to the cache failed: %s",
+				  b->name, strerror(-code));
 	}
 	return image_fail(b->err, code,
 			  "image %s: more than %llu files: if that is meant to be, raise "
@@ -95,10 +99,11 @@ int build_write_failed(struct build *b, int code, const char *member)
 int build_charge_bytes(struct build *b, uint64_t n)
 {
 	if (n > b->max_bytes - b->bytes)
-		return image_fail(b->err, -E2BIG,
-				  "image %s: more than %llu bytes when unpacked: if that is meant to "
-				  "be, raise --image-max-bytes",
-				  b->name, (unsigned long long)b->max_bytes);
+		return image_fail(
+			b->err, -E2BIG,
+			"image %s: more than %llu bytes when unpacked: if that is meant to "
+			"be, raise --image-max-bytes",
+			b->name, (unsigned long long)b->max_bytes);
 	b->bytes += n;
 	return 0;
 }
@@ -119,21 +124,24 @@ int build_read_failed(struct build *b, struct archive *a, const struct input *in
 	what = what ? what : "";
 	if (in->error == -EPIPE)
 		return image_fail(b->err, -EINVAL,
-				  "image %s: it became shorter while it was read: try again", b->name);
+				  "image %s: it became shorter while it was read: try again",
+				  b->name);
 	if (in->error)
 		return image_fail(b->err, in->error, "image %s: reading it failed: %s", b->name,
 				  strerror(-in->error));
 	if (archive_errno(a) == ENOMEM)
 		return build_write_failed(b, -ENOMEM, what);
 	if (why && !strcmp(why, "Unrecognized archive format"))
-		return image_fail(b->err, -EINVAL,
-				  "image %s%s%.100s: not a tar archive, plain or compressed with gzip, "
-				  "bzip2, xz or zstd",
-				  b->name, of, what);
-	return image_fail(b->err, -EINVAL,
-			  "image %s%s%.100s: the archive is truncated or damaged (%.200s): copy or make "
-			  "it again",
-			  b->name, of, what, why ? why : "unknown error");
+		return image_fail(
+			b->err, -EINVAL,
+			"image %s%s%.100s: not a tar archive, plain or compressed with gzip, "
+			"bzip2, xz or zstd",
+			b->name, of, what);
+	return image_fail(
+		b->err, -EINVAL,
+		"image %s%s%.100s: the archive is truncated or damaged (%.200s): copy or make "
+		"it again",
+		b->name, of, what, why ? why : "unknown error");
 }
 
 int build_finish_input(struct build *b, struct input *in, const char *what)
@@ -143,15 +151,17 @@ int build_finish_input(struct build *b, struct input *in, const char *what)
 	if (!err)
 		return 0;
 	if (err == -EBADMSG)
-		return image_fail(b->err, -EINVAL,
-				  "image %s%s%.100s: the archive is truncated or damaged (%s): copy or "
-				  "make it again",
-				  b->name, what ? ": " : "", what ? what : "", in->why);
+		return image_fail(
+			b->err, -EINVAL,
+			"image %s%s%.100s: the archive is truncated or damaged (%s): copy or "
+			"make it again",
+			b->name, what ? ": " : "", what ? what : "", in->why);
 	if (err == -ENOMEM)
 		return build_write_failed(b, err, "");
 	if (err == -EPIPE)
 		return image_fail(b->err, -EINVAL,
-				  "image %s: it became shorter while it was read: try again", b->name);
+				  "image %s: it became shorter while it was read: try again",
+				  b->name);
 	return image_fail(b->err, err, "image %s: reading it failed: %s", b->name, strerror(-err));
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cache directory. Everything in it appears in one step (linkat or rename of a finished file) or
- * carries its own checksum (keys), so that a process killed at any point leaves nothing that a later
- * one takes for good: at most a temporary file, which cache_sweep removes, or an invalid key.
+ * The cache directory. Everything in it appears in one step (linkat or rename of a finished file)
+ * or carries its own checksum (keys), so that a process killed at any point leaves nothing that a
+ * later one takes for good: at most a temporary file, which cache_sweep removes, or an invalid key.
  *
- * A key's file is also the lock of its archive's import: who wants to import takes it with flock and
- * then looks again. Removing a key needs its lock, too; who got the lock of a removed file starts
- * over.
+ * A key's file is also the lock of its archive's import: who wants to import takes it with flock
+ * and then looks again. Removing a key needs its lock, too; who got the lock of a removed file
+ * starts over.
  */
 #include "loader/image_internal.h"
 
@@ -78,9 +78,10 @@ static void remove_path(char *path, unsigned int n)
 
 static int cache_failed(struct image_error *err, int code, const char *path)
 {
-	return image_fail(err, code,
-			  "cache directory %s: %s: name a directory that can be written with --cache",
-			  path, strerror(-code));
+	return image_fail(
+		err, code,
+		"cache directory %s: %s: name a directory that can be written with --cache", path,
+		strerror(-code));
 }
 
 int cache_open(struct cache *c, const struct image_options *options, bool create,
@@ -183,8 +184,7 @@ int cache_lock_key(struct cache *c, const struct stat *source)
 				return err;
 			}
 		}
-		if (!fstat(fd, &locked) &&
-		    !fstatat(c->dir, name, &named, AT_SYMLINK_NOFOLLOW) &&
+		if (!fstat(fd, &locked) && !fstatat(c->dir, name, &named, AT_SYMLINK_NOFOLLOW) &&
 		    locked.st_ino == named.st_ino && locked.st_dev == named.st_dev)
 			return fd;
 		close(fd);
@@ -371,8 +371,7 @@ void wait_past(const struct timespec *t)
 		struct timespec now;
 
 		clock_gettime(CLOCK_REALTIME_COARSE, &now);
-		if (now.tv_sec > t->tv_sec ||
-		    (now.tv_sec == t->tv_sec && now.tv_nsec > t->tv_nsec))
+		if (now.tv_sec > t->tv_sec || (now.tv_sec == t->tv_sec && now.tv_nsec > t->tv_nsec))
 			return;
 		nanosleep(&tick, NULL);
 	}
@@ -535,8 +534,8 @@ static int find_hash(struct cache *c, const char *what, char hash[IMAGE_HASH_LEN
 	return n > 1 ? -EEXIST : n;
 }
 
-int image_find(const char *what, const struct image_options *options,
-	       char hash[IMAGE_HASH_LEN + 1], struct image_error *err)
+int image_find(const char *what, const struct image_options *options, char hash[IMAGE_HASH_LEN + 1],
+	       struct image_error *err)
 {
 	struct cache_key key;
 	struct cache c;
@@ -556,10 +555,11 @@ int image_find(const char *what, const struct image_options *options,
 	if (ret == -EEXIST)
 		image_fail(err, ret, "image %s: several hashes begin so: give more digits", what);
 	else if (!ret)
-		ret = image_fail(err, -ENOENT,
-				 "image %s: not in the cache %s: kvmsbox image ls lists it, kvmsbox "
-				 "image import adds to it",
-				 what, c.path);
+		ret = image_fail(
+			err, -ENOENT,
+			"image %s: not in the cache %s: kvmsbox image ls lists it, kvmsbox "
+			"image import adds to it",
+			what, c.path);
 	else
 		ret = 0;
 	cache_close(&c, false);
@@ -577,8 +577,8 @@ static void remove_keys(struct cache *c, const char *hash)
 	while (d && (e = readdir(d))) {
 		if (!has_suffix(e->d_name, ".key"))
 			continue;
-		if (!hash || (!key_load(c, e->d_name, &key) &&
-			      !memcmp(key.hash, hash, IMAGE_HASH_LEN)))
+		if (!hash ||
+		    (!key_load(c, e->d_name, &key) && !memcmp(key.hash, hash, IMAGE_HASH_LEN)))
 			remove_unlocked(c, e->d_name, false);
 	}
 	if (d)
@@ -595,8 +595,9 @@ int image_remove(const char *hash, const struct image_options *options, struct i
 		return ret;
 	entry_name(hash, name);
 	if (c.dir < 0 || unlinkat(c.dir, name, 0))
-		ret = image_fail(err, c.dir < 0 ? -ENOENT : -errno, "image %s: can't remove it from %s: %s",
-				 hash, c.path, strerror(c.dir < 0 ? ENOENT : errno));
+		ret = image_fail(err, c.dir < 0 ? -ENOENT : -errno,
+				 "image %s: can't remove it from %s: %s", hash, c.path,
+				 strerror(c.dir < 0 ? ENOENT : errno));
 	else
 		remove_keys(&c, hash);
 	cache_close(&c, false);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An image's configuration: out of the document that came with it, and in and out of the description
- * that is stored in a cache entry.
+ * An image's configuration: out of the document that came with it, and in and out of the
+ * description that is stored in a cache entry.
  */
 #include "loader/image_internal.h"
 
@@ -112,9 +112,10 @@ int config_parse(struct build *b, const char *text, size_t len)
 	int err;
 
 	if (!json_is_object(root))
-		err = image_fail(b->err, -EINVAL,
-				 "image %s: its configuration is no JSON object: the archive is damaged",
-				 b->name);
+		err = image_fail(
+			b->err, -EINVAL,
+			"image %s: its configuration is no JSON object: the archive is damaged",
+			b->name);
 	else if ((os && *os && strcmp(os, "linux")) || (arch && *arch && strcmp(arch, "amd64")))
 		err = image_fail(b->err, -EINVAL,
 				 "image %s: it is for %.40s/%.40s: one for linux/amd64 is needed",

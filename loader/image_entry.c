@@ -152,7 +152,8 @@ static int super_check(int fd, uint64_t size)
 	if (err)
 		return err;
 	memcpy(&sb, block + EROFS_SUPER_OFFSET, sizeof(sb));
-	if (le32toh(sb.magic) != EROFS_SUPER_MAGIC || le32toh(sb.checksum) != erofs_checksum(block) ||
+	if (le32toh(sb.magic) != EROFS_SUPER_MAGIC ||
+	    le32toh(sb.checksum) != erofs_checksum(block) ||
 	    (uint64_t)le32toh(sb.blocks) << EROFS_BLKSZBITS != size)
 		return -EUCLEAN;
 	return 0;

@@ -3,8 +3,8 @@
  * The way of an archive's bytes to libarchive, and the progress bar that they move.
  *
  * gzip is unpacked here: libarchive 3.6 doesn't compare its checksums, and a damaged archive would
- * become a damaged image. Members follow each other (MEMBER), zeroes may lie between them (BETWEEN),
- * and what else comes behind the last one is no part of it (BEHIND), as gzip(1) has it.
+ * become a damaged image. Members follow each other (MEMBER), zeroes may lie between them
+ * (BETWEEN), and what else comes behind the last one is no part of it (BEHIND), as gzip(1) has it.
  */
 #include "loader/image_internal.h"
 
@@ -176,7 +176,9 @@ static int gunzip_next(struct input *in)
 	return gz->state == MEMBER && inflateReset(&gz->z) != Z_OK ? -EINVAL : 0;
 }
 
-/* The next unpacked bytes in gz->out: their number, 0 at the end, -errno (-EBADMSG: see in->why). */
+/*
+ * The next unpacked bytes in gz->out: their number, 0 at the end, -errno (-EBADMSG: see in->why).
+ */
 static ssize_t gunzip_fill(struct input *in)
 {
 	struct gunzip *gz = in->gz;
@@ -261,8 +263,7 @@ struct archive *input_open_tar(struct input *in, int *err)
 	*err = -ENOMEM;
 	if (!a)
 		return NULL;
-	if (gunzip_start(in) < 0 ||
-	    archive_read_support_filter_bzip2(a) != ARCHIVE_OK ||
+	if (gunzip_start(in) < 0 || archive_read_support_filter_bzip2(a) != ARCHIVE_OK ||
 	    archive_read_support_filter_xz(a) != ARCHIVE_OK ||
 	    archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
 	    archive_read_support_format_tar(a) != ARCHIVE_OK) {

@@ -98,8 +98,8 @@ struct build_result {
 };
 
 /*
- * Imports @in_fd into the empty file @out_fd, complete with footer. @spool_dir is where a compressed
- * docker or OCI archive is unpacked to an unnamed file (-1: to memory).
+ * Imports @in_fd into the empty file @out_fd, complete with footer. @spool_dir is where a
+ * compressed docker or OCI archive is unpacked to an unnamed file (-1: to memory).
  */
 int image_build(const char *name, int in_fd, int out_fd, int spool_dir,
 		const struct image_options *options, struct build_result *result,
@@ -110,8 +110,7 @@ int build_write_failed(struct build *b, int code, const char *member);
 int build_charge_bytes(struct build *b, uint64_t n) __must_check;
 int build_charge_entry(struct build *b) __must_check;
 /* Why libarchive or its input stopped. Returns -errno, never 0. */
-int build_read_failed(struct build *b, struct archive *a, const struct input *in,
-		      const char *what);
+int build_read_failed(struct build *b, struct archive *a, const struct input *in, const char *what);
 /* Reads what libarchive left (input_finish). 0 or -errno with a message. */
 int build_finish_input(struct build *b, struct input *in, const char *what) __must_check;
 /* An unnamed file in spool_dir. fd or -errno. */
@@ -229,7 +228,9 @@ int cache_write_key(int fd, struct cache_key *key) __must_check;
 void cache_drop_key(struct cache *c, const struct stat *source);
 /* Opens an existing key file and locks it if nobody else has it locked. fd or -errno. */
 int cache_try_key(struct cache *c, const struct stat *source) __must_check;
-/* An empty file for a new entry: unnamed, or with *@name set to its temporary name. fd or -errno. */
+/*
+ * An empty file for a new entry: unnamed, or with *@name set to its temporary name. fd or -errno.
+ */
 int cache_temp(struct cache *c, char *name, size_t size) __must_check;
 /* Gives the finished temporary file its name, unless a good entry has it. */
 int cache_publish(struct cache *c, int fd, const char *temp_name, const char *hash) __must_check;

@@ -3,8 +3,8 @@
  * One tar into the image's tree: a bare root file system, or one layer on top of those before it.
  *
  * A later member of the same name replaces an earlier one, but a directory stays a directory and
- * takes over the attributes. In a layer, ".wh.NAME" removes NAME and ".wh..wh..opq" all there is in a
- * directory, as far as it comes from the layers below (OCI image-spec, "Image Layer Filesystem
+ * takes over the attributes. In a layer, ".wh.NAME" removes NAME and ".wh..wh..opq" all there is in
+ * a directory, as far as it comes from the layers below (OCI image-spec, "Image Layer Filesystem
  * Changeset"); both may come before or after what the same layer puts there.
  */
 #include "loader/image_internal.h"
@@ -73,8 +73,7 @@ static int apply_whiteout(struct layer *l)
 		return 0;
 	if (S_ISDIR(e->inode->mode))
 		prune_children(b, e->inode);
-	if (e->layer < b->layer &&
-	    !(S_ISDIR(e->inode->mode) && e->inode->dir.children.node))
+	if (e->layer < b->layer && !(S_ISDIR(e->inode->mode) && e->inode->dir.children.node))
 		enode_unlink(b->writer, e);
 	return 0;
 }
@@ -158,7 +157,8 @@ static int read_data(struct layer *l, uint64_t size, char *copy, size_t copy_siz
 		err = build_charge_bytes(b, len);
 		if (err)
 			return err;
-		if (copy && pos >= 0 && (uint64_t)pos <= copy_size && len <= copy_size - (size_t)pos)
+		if (copy && pos >= 0 && (uint64_t)pos <= copy_size &&
+		    len <= copy_size - (size_t)pos)
 			memcpy(copy + pos, buf, len);
 		err = pos < 0 ? -EINVAL : erofs_data_write(b->writer, (uint64_t)pos, buf, len);
 	}
@@ -207,8 +207,9 @@ static int import_hardlink(struct layer *l, const char *target)
 		e = enode_find(dir, name, strlen(name));
 	if (!e || S_ISDIR(e->inode->mode))
 		return image_fail(b->err, -EINVAL,
-				  "image %s: member %.200s is a hard link to %.200s, which is %s", b->name,
-				  l->name, target, e ? "a directory" : "not in the archive");
+				  "image %s: member %.200s is a hard link to %.200s, which is %s",
+				  b->name, l->name, target,
+				  e ? "a directory" : "not in the archive");
 	inode = e->inode;
 	err = tree_parent(b, l->name, true, l->name, &dir, &name);
 	if (err)
@@ -352,10 +353,11 @@ static int import_members(struct layer *l, uint64_t *n)
 	}
 	if (l->kind == LAYER_LAYER || layer_ended(l->in, l->a, pos))
 		return 0;
-	return image_fail(l->b->err, -EINVAL,
-			  "image %s: the archive is truncated: it has no end marker; copy or make it "
-			  "again",
-			  l->b->name);
+	return image_fail(
+		l->b->err, -EINVAL,
+		"image %s: the archive is truncated: it has no end marker; copy or make it "
+		"again",
+		l->b->name);
 }
 
 int layer_import(struct build *b, struct input *in, enum layer_kind kind, const char *what)

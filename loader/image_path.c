@@ -25,9 +25,10 @@ int path_clean(struct build *b, const char *name, char *out)
 		size_t len = strcspn(p, "/");
 
 		if (len == 2 && !memcmp(p, "..", 2))
-			return image_fail(b->err, -EINVAL,
-					  "image %s: member %.200s leads out of the image by \"..\"",
-					  b->name, name);
+			return image_fail(
+				b->err, -EINVAL,
+				"image %s: member %.200s leads out of the image by \"..\"", b->name,
+				name);
 		if (len && !(len == 1 && *p == '.')) {
 			if (len > NAME_MAX || used + len + 2 > PATH_MAX)
 				return image_fail(b->err, -ENAMETOOLONG,
@@ -102,10 +103,11 @@ static int walk_step(struct build *b, struct walk *w, bool create, const char *m
 	}
 	if (len == 2 && name[0] == '.' && name[1] == '.') {
 		if (w->dir == erofs_writer_root(b->writer))
-			return image_fail(b->err, -EINVAL,
-					  "image %s: member %.200s lies behind a symbolic link that "
-					  "leads out of the image",
-					  b->name, member);
+			return image_fail(
+				b->err, -EINVAL,
+				"image %s: member %.200s lies behind a symbolic link that "
+				"leads out of the image",
+				b->name, member);
 		w->dir = w->dir->dir.parent;
 		w->at = next;
 		return 0;
@@ -118,10 +120,11 @@ static int walk_step(struct build *b, struct walk *w, bool create, const char *m
 		if (err)
 			return err;
 	} else {
-		return image_fail(b->err, -ENOENT,
-				  "image %s: member %.200s lies behind a symbolic link that leads to "
-				  "nothing in the image",
-				  b->name, member);
+		return image_fail(
+			b->err, -ENOENT,
+			"image %s: member %.200s lies behind a symbolic link that leads to "
+			"nothing in the image",
+			b->name, member);
 	}
 	if (S_ISLNK(child->mode))
 		return walk_follow(b, w, child, next, member);

@@ -19,7 +19,7 @@ static const struct function {
 	enum lib lib;
 	const char *name;
 } functions[] = {
-#define LAZY(lib, function) { lib, #function },
+#define LAZY(lib, function) {lib, #function},
 #include "loader/lazy_libs.def"
 #undef LAZY
 };

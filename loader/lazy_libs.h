@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Libraries loaded when they are first needed. libarchive, libcrypto and zlib bring twenty more with
- * them, whose loading and relocation takes longer than a sandbox does to start; a start from a
+ * Libraries loaded when they are first needed. libarchive, libcrypto and zlib bring twenty more
+ * with them, whose loading and relocation takes longer than a sandbox does to start; a start from a
  * cached image never calls them. lazy_libs_stubs.S defines every function of lazy_libs.def as a
  * jump through a slot, so that callers use the libraries' own headers and know nothing of this.
  */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Timekeeping: every second the host's clocks are sampled together with the TSC, and the rates are
- * set so that the page meets the host's CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW again a second later.
- * These are never set back; an error is steered away, as the host's own vDSO sees its clock steered.
- * CLOCK_REALTIME and CLOCK_BOOTTIME stand at a distance from CLOCK_MONOTONIC.
+ * set so that the page meets the host's CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW again a second
+ * later. These are never set back; an error is steered away, as the host's own vDSO sees its clock
+ * steered. CLOCK_REALTIME and CLOCK_BOOTTIME stand at a distance from CLOCK_MONOTONIC.
  */
 #include "loader/vdso.h"
 
@@ -77,8 +77,8 @@ static struct sample take_sample(clockid_t clock)
 }
 
 /*
- * How far @clock is from CLOCK_MONOTONIC. The two run at one rate, so the distance changes only when
- * the clock is set or the machine slept: what is within the error of measuring leaves @old.
+ * How far @clock is from CLOCK_MONOTONIC. The two run at one rate, so the distance changes only
+ * when the clock is set or the machine slept: what is within the error of measuring leaves @old.
  */
 static uint64_t measure_offset(clockid_t clock, uint64_t old)
 {
@@ -95,7 +95,8 @@ static uint64_t measure_offset(clockid_t clock, uint64_t old)
 		offset = ns - (before + took / 2);
 	}
 	change = (int64_t)(offset - old);
-	return change > (int64_t)(OFFSET_STEP_NS + best) || change < -(int64_t)(OFFSET_STEP_NS + best)
+	return change > (int64_t)(OFFSET_STEP_NS + best) ||
+			       change < -(int64_t)(OFFSET_STEP_NS + best)
 		       ? offset
 		       : old;
 }
@@ -197,7 +198,10 @@ static void publish_first(uint64_t khz)
 	vvar->shift = SHIFT;
 	vvar->base_tsc = keeper.mono.last.tsc;
 	vvar->mult = vvar->raw_mult = keeper.mono.mult;
-	/* Ahead by more than a sample is off: who asked the host just before must not see time go back. */
+	/*
+	 * Ahead by more than a sample is off: who asked the host just before must not see time go
+	 * back.
+	 */
 	vvar->mono_ns = keeper.mono.last.ns + OFFSET_STEP_NS;
 	vvar->raw_ns = keeper.raw.last.ns + OFFSET_STEP_NS +
 		       ticks_to_ns(keeper.mono.last.tsc - keeper.raw.last.tsc, keeper.raw.mult);
@@ -239,7 +243,8 @@ int vdso_init(void)
 
 /*
  * One step of a clock: its true rate since the last one, bent so that the page, which says
- * @base_ns at its base, meets the host again after @horizon nanoseconds. Returns how far to jump ahead.
+ * @base_ns at its base, meets the host again after @horizon nanoseconds. Returns how far to jump
+ * ahead.
  */
 static uint64_t track_step(struct track *t, uint64_t base_ns, uint64_t horizon)
 {
@@ -257,7 +262,8 @@ static uint64_t track_step(struct track *t, uint64_t base_ns, uint64_t horizon)
 	}
 	/* Never more than a percent: who measures intervals shall not notice. */
 	error = MIN(MAX(error, -most), most);
-	t->mult = (uint64_t)((unsigned __int128)mult * (uint64_t)((int64_t)horizon + error) / horizon);
+	t->mult = (uint64_t)((unsigned __int128)mult * (uint64_t)((int64_t)horizon + error) /
+			     horizon);
 	t->last = s;
 	return jump;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vDSO and its time. The sentry keeps the vvar page: a conversion of the TSC to nanoseconds that
- * follows the host's clocks. clock_gettime(2) answers by the same page, so a program sees one time
- * whichever way it asks.
+ * The vDSO and its time. The sentry keeps the vvar page: a conversion of the TSC to nanoseconds
+ * that follows the host's clocks. clock_gettime(2) answers by the same page, so a program sees one
+ * time whichever way it asks.
  */
 #ifndef LOADER_VDSO_H
 #define LOADER_VDSO_H

@@ -67,8 +67,8 @@ struct platform_type {
 	 */
 	bool (*is_costly)(char *why, size_t size);
 	/*
-	 * Traps from one call site after which rewriting it pays: what a trap costs against a private
-	 * page and its mapping. 0: sites are left alone.
+	 * Traps from one call site after which rewriting it pays: what a trap costs against a
+	 * private page and its mapping. 0: sites are left alone.
 	 */
 	unsigned int rewrite_after;
 	/*
@@ -83,13 +83,13 @@ struct platform_type {
 	 */
 	int (*probe)(char *why, size_t size);
 	/*
-	 * Begins, in the background, with what create is going to need; may be NULL. Nothing comes of
-	 * it if create is not called.
+	 * Begins, in the background, with what create is going to need; may be NULL. Nothing comes
+	 * of it if create is not called.
 	 */
 	void (*prepare)(void);
 	/*
-	 * One per sandbox, after physmem_init and before threads of the sandbox. Returns 0 or -errno;
-	 * what is still under way in the background may fail later, which `ready` tells.
+	 * One per sandbox, after physmem_init and before threads of the sandbox. Returns 0 or
+	 * -errno; what is still under way in the background may fail later, which `ready` tells.
 	 */
 	int (*create)(const struct platform_config *config, struct platform **out);
 	/* Waits until user code could run; may be NULL. 0 or -errno. */
@@ -107,10 +107,10 @@ struct platform_type {
 	/* No context runs in it any more. The user half holds no present entry. */
 	void (*as_destroy)(struct address_space *as);
 	/*
-	 * Present leaf entries in [va, va+len) were changed or removed (already stored, by the host).
-	 * On return no context uses, nor can ever again use, what was there before; the old frames
-	 * may be released. Called with the page table's lock (mm->pt_lock) held exclusively, by a
-	 * thread that is not inside ctx_run. Ranges may be large and sparse.
+	 * Present leaf entries in [va, va+len) were changed or removed (already stored, by the
+	 * host). On return no context uses, nor can ever again use, what was there before; the old
+	 * frames may be released. Called with the page table's lock (mm->pt_lock) held exclusively,
+	 * by a thread that is not inside ctx_run. Ranges may be large and sparse.
 	 */
 	void (*as_invalidate)(struct address_space *as, uaddr_t va, size_t len);
 
@@ -162,9 +162,9 @@ extern const struct platform_type ptrace_platform;
 /* All of them, best first; NULL at the end. */
 extern const struct platform_type *const platform_types[];
 /*
- * The platform called @name, or with "auto" the first whose probe succeeds and that isn't costly, or
- * else a costly one. NULL with one line in @why otherwise; with auto, @why tells what was passed over
- * (empty if nothing was).
+ * The platform called @name, or with "auto" the first whose probe succeeds and that isn't costly,
+ * or else a costly one. NULL with one line in @why otherwise; with auto, @why tells what was passed
+ * over (empty if nothing was).
  */
 const struct platform_type *platform_find(const char *name, char *why, size_t size);
 /* Lets the platform that platform_find(@name) will most likely return begin. */

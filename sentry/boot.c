@@ -172,8 +172,8 @@ static int start_kernel(struct boot *b)
 		b->kernel->strace.fd = b->config.strace_fd;
 	}
 	/* A trace shows every call. */
-	fast_init(b->kernel->platform->type,
-		  !b->config.no_rewrite && !b->kernel->strace.enabled, b->config.poll_percent);
+	fast_init(b->kernel->platform->type, !b->config.no_rewrite && !b->kernel->strace.enabled,
+		  b->config.poll_percent);
 	if (b->config.hostname) {
 		memset(b->kernel->root_uts->nodename, 0, sizeof(b->kernel->root_uts->nodename));
 		strncpy(b->kernel->root_uts->nodename, b->config.hostname, 64);
@@ -303,7 +303,8 @@ static int mount_volume(struct boot *b, const struct config_volume *v)
 		err = PTR_ERR_OR_ZERO(sb);
 	}
 	if (!err)
-		err = mount_at(b, sb, v->target, MS_NODEV | MS_NOSUID | (v->readonly ? MS_RDONLY : 0),
+		err = mount_at(b, sb, v->target,
+			       MS_NODEV | MS_NOSUID | (v->readonly ? MS_RDONLY : 0),
 			       !S_ISDIR(st.st_mode));
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't mount volume %s on %s: %s", v->source,
@@ -396,7 +397,6 @@ static int set_up_files(struct boot *b)
 	}
 	return 0;
 }
-
 
 static int set_up_cred(struct boot *b)
 {

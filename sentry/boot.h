@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Booting a sandbox: from a configuration to a running init, and to its exit status. Called once per
- * host process, by a front end.
+ * Booting a sandbox: from a configuration to a running init, and to its exit status. Called once
+ * per host process, by a front end.
  */
 #ifndef SENTRY_BOOT_H
 #define SENTRY_BOOT_H
@@ -9,14 +9,14 @@
 #include "sentry/lib/types.h"
 
 /* Exit statuses as container users know them. */
-#define EXIT_TIMEOUT	 124
-#define EXIT_KVMSBOX	 125
-#define EXIT_CANT_EXEC	 126
-#define EXIT_NOT_FOUND	 127
+#define EXIT_TIMEOUT   124
+#define EXIT_KVMSBOX   125
+#define EXIT_CANT_EXEC 126
+#define EXIT_NOT_FOUND 127
 
 struct boot_result {
-	int status; /* exit status for the shell: the program's, 128+N, or one of the above */
-	char error[640]; /* one line when kvmsbox itself failed, else empty */
+	int status;	  /* exit status for the shell: the program's, 128+N, or one of the above */
+	char error[640];  /* one line when kvmsbox itself failed, else empty */
 	uint64_t boot_ns; /* from sentry_run to the first instruction of init */
 	uint64_t run_ns;  /* from there to its end */
 };

@@ -86,8 +86,8 @@ static int take_pieces(struct task *t, const struct clone_params *p, struct task
 		TAKE(sighand, sighand_copy(t->tg->sighand));
 	TAKE(fs, f & CLONE_FS ? fs_context_get(t->vfs.fs) : fs_context_copy(t->vfs.fs));
 	TAKE(files, f & CLONE_FILES ? fd_table_get(t->files) : fd_table_copy(t->files));
-	TAKE(mnt_ns, f & CLONE_NEWNS ? mnt_ns_copy(t->vfs.mnt_ns, a->fs)
-				     : mnt_ns_get(t->vfs.mnt_ns));
+	TAKE(mnt_ns,
+	     f & CLONE_NEWNS ? mnt_ns_copy(t->vfs.mnt_ns, a->fs) : mnt_ns_get(t->vfs.mnt_ns));
 	TAKE(uts, f & CLONE_NEWUTS ? uts_ns_copy(t->uts) : uts_ns_get(t->uts));
 	TAKE(ipc, f & CLONE_NEWIPC ? ipc_ns_alloc() : ipc_ns_get(t->ipc));
 	TAKE(net, f & CLONE_NEWNET ? net_ns_alloc() : net_ns_get(t->net));

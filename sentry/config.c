@@ -332,7 +332,7 @@ static int read_mounts(struct reader *r, struct config *c)
 
 	TRY(node);
 	c->readonly = get_flag(r, node, "read-only");
-	fdt_for_each_subnode(child, r->fdt, node) {
+	fdt_for_each_subnode (child, r->fdt, node) {
 		struct config_volume *v = &c->volumes[c->nvolumes];
 
 		if (c->nvolumes == CONFIG_MAX_VOLUMES)
@@ -341,7 +341,8 @@ static int read_mounts(struct reader *r, struct config *c)
 		TRY(get_string(r, child, "source", &v->source));
 		TRY(get_string(r, child, "target", &v->target));
 		if (!v->source || !v->target || v->target[0] != '/')
-			return bad(r, "device tree: a volume needs a source and an absolute target");
+			return bad(r,
+				   "device tree: a volume needs a source and an absolute target");
 		v->readonly = get_flag(r, child, "read-only");
 		c->nvolumes++;
 	}
@@ -376,7 +377,8 @@ static int read_tree(struct reader *r, struct config *c)
 	return 0;
 }
 
-int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size)
+int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why,
+			 size_t why_size)
 {
 	struct reader r = {.fdt = blob, .why = why, .why_size = why_size};
 	const char *compatible;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The sandbox's configuration: a flattened device tree on a sealed memfd, made by a front end with
- * sandbox_config_write and read by the sentry with sandbox_config_parse. Every property is checked; a tree from
- * elsewhere is hostile input (test/fuzz/fuzz_dtb.c).
+ * sandbox_config_write and read by the sentry with sandbox_config_parse. Every property is checked;
+ * a tree from elsewhere is hostile input (test/fuzz/fuzz_dtb.c).
  *
  *	/chosen	  args, env (string lists), filename, cwd, umask, uid, gid, groups, user, hostname,
  *		  no-new-privs, terminal, stdio (host fds)
@@ -30,18 +30,19 @@ struct config_volume {
 };
 
 struct config {
-	char **args, **env; /* NULL-terminated */
+	char **args, **env;   /* NULL-terminated */
 	const char *filename; /* NULL: search args[0] */
 	const char *cwd;      /* NULL: the root */
 	unsigned int umask;
-	const char *user; /* name or number[:group], looked up in the image; NULL: uid and gid hold */
+	/* name or number[:group], looked up in the image; NULL: uid and gid hold */
+	const char *user;
 	uint32_t uid, gid;
 	uint32_t groups[CONFIG_MAX_GROUPS];
 	size_t ngroups;
 	const char *hostname;
 	bool no_new_privs;
-	bool terminal; /* give the program a terminal, driven by stdio */
-	int stdio[3];  /* host fds, -1: closed */
+	bool terminal;	       /* give the program a terminal, driven by stdio */
+	int stdio[3];	       /* host fds, -1: closed */
 	uint64_t memory_limit; /* 0: none */
 	uint32_t ncpus;	       /* 0: the host's */
 	uint32_t max_pids;     /* 0: none */
@@ -52,9 +53,10 @@ struct config {
 	struct config_volume volumes[CONFIG_MAX_VOLUMES];
 	size_t nvolumes;
 	const char *platform;
-	bool no_rewrite;       /* leave call sites as they are */
-	uint32_t poll_percent; /* of a CPU that may look for posted calls in vain; 0: nobody looks */
-	int strace_fd; /* -1: off */
+	bool no_rewrite; /* leave call sites as they are */
+	uint32_t
+		poll_percent; /* of a CPU that may look for posted calls in vain; 0: nobody looks */
+	int strace_fd;	      /* -1: off */
 	bool stats;
 	const char *log_level;
 	void *blob; /* what the strings point into, when parsed */
@@ -64,7 +66,8 @@ struct config {
  * Parses @size bytes of device tree. Strings point into @blob, which the caller keeps; arrays are
  * malloc'd (front-end memory: nothing of it is kernel state). 0, or -EINVAL with one line in @why.
  */
-int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why, size_t why_size);
+int sandbox_config_parse(const void *blob, size_t size, struct config *c, char *why,
+			 size_t why_size);
 void sandbox_config_free(struct config *c);
 /* Writes @c as a device tree: a malloc'd blob of *@size bytes. 0 or -errno. */
 int sandbox_config_write(const struct config *c, void **blob, size_t *size);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * RLIMIT_CPU: a process with a finite limit has a timer that looks at its CPU time ten times a second.
- * Past the soft limit it gets SIGXCPU every second, past the hard limit SIGKILL (setrlimit(2)).
+ * RLIMIT_CPU: a process with a finite limit has a timer that looks at its CPU time ten times a
+ * second. Past the soft limit it gets SIGXCPU every second, past the hard limit SIGKILL
+ * (setrlimit(2)).
  */
 #include <string.h>
 

@@ -98,8 +98,8 @@ static int resolve_cwd(const struct vfs_ctx *ctx, const struct path *root,
 }
 
 /* An open file as the executable: what exec_open checks of a name, but for the permission to. */
-static struct file *take_executable(const struct vfs_ctx *ctx, struct file *file,
-				    const char **name, char **allocated)
+static struct file *take_executable(const struct vfs_ctx *ctx, struct file *file, const char **name,
+				    char **allocated)
 {
 	*name = *allocated = path_name(&file->path, &ctx->fs->root);
 	if (!*allocated)
@@ -171,8 +171,8 @@ out_name:
 
 /* Everything a task holds, referenced for it (10–12). */
 static struct task *make_task(struct kernel *k, struct create_process_args *args,
-			      const struct rlimit *limits, struct fs_context *fs,
-			      struct mnt_ns *ns, struct exec_result *image)
+			      const struct rlimit *limits, struct fs_context *fs, struct mnt_ns *ns,
+			      struct exec_result *image)
 {
 	struct pid_ns *pid_ns = args->pid_ns ? args->pid_ns : k->root_pid_ns;
 	struct task_args a = {
@@ -275,8 +275,7 @@ int kernel_create_process(struct kernel *k, struct create_process_args *args,
 	/* 3 */
 	mnt_ns_root(ns, &root);
 	/* Names resolve in the new process's root with its credentials. */
-	fs = kernel_fail_point("fs context") ? NULL
-					     : fs_context_alloc(&root, &root, args->umask);
+	fs = kernel_fail_point("fs context") ? NULL : fs_context_alloc(&root, &root, args->umask);
 	err = -ENOMEM;
 	if (!fs) {
 		fail(args, err, "out of memory");

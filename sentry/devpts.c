@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The devpts filesystem: an in-memory one in which names come and go with pty pairs. Each mount is an
- * instance with numbers of its own and a ptmx node; /dev/ptmx elsewhere means the instance mounted on
- * "pts" beside it, as on Linux.
+ * The devpts filesystem: an in-memory one in which names come and go with pty pairs. Each mount is
+ * an instance with numbers of its own and a ptmx node; /dev/ptmx elsewhere means the instance
+ * mounted on "pts" beside it, as on Linux.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +18,8 @@
 struct devpts {
 	struct list_head node; /* in instances */
 	struct super *super;
-	struct mutex lock;   /* LOCK_OBJECT */
-	struct radix ttys;   /* index → struct tty (borrowed: removed before it goes); under lock */
+	struct mutex lock; /* LOCK_OBJECT */
+	struct radix ttys; /* index → struct tty (borrowed: removed before it goes); under lock */
 	unsigned int mode, ptmxmode;
 	uid_t uid;
 	gid_t gid;
@@ -44,7 +44,7 @@ struct devpts *devpts_of(const struct super *sb)
 	if (sb->type != &devpts_type)
 		return NULL;
 	mutex_lock(&instances_lock);
-	list_for_each_entry(fs, &instances, node) {
+	list_for_each_entry (fs, &instances, node) {
 		if (fs->super == sb)
 			found = fs;
 	}

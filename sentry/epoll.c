@@ -2,9 +2,10 @@
 /*
  * Epoll sets.
  *
- * An item watches one (file, fd) pair: its waiter sits on the file's queue, and its callback puts the
- * item on the set's ready list. Whoever waits takes the ready list, asks each file what it is ready
- * for, reports that, and puts level-triggered items back. A set is itself a file that can be watched.
+ * An item watches one (file, fd) pair: its waiter sits on the file's queue, and its callback puts
+ * the item on the set's ready list. Whoever waits takes the ready list, asks each file what it is
+ * ready for, reports that, and puts level-triggered items back. A set is itself a file that can be
+ * watched.
  *
  *   idle ──callback, ADD, MOD──▶ ready ──taken by a waiter, polled──▶ idle (ET), ready (LT),
  *                                                                     disabled (ONESHOT, until MOD)
@@ -15,8 +16,8 @@
  *
  * An item holds its set but not the file. A file that is being released finds its items in
  * file->epoll_watches and marks them `dying` under watch_lock; from then on only the releaser frees
- * them. The releaser needs ep->lock, so a file is there as long as ep->lock is held and its item is in
- * the set.
+ * them. The releaser needs ep->lock, so a file is there as long as ep->lock is held and its item is
+ * in the set.
  */
 #include "sentry/epoll.h"
 
@@ -33,9 +34,9 @@
 	(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
 
 struct epoll {
-	struct refcount refs; /* the file, and each item */
-	struct mutex lock;    /* LOCK_EPOLL */
-	struct radix items;   /* fd → first of its items; under lock */
+	struct refcount refs;	 /* the file, and each item */
+	struct mutex lock;	 /* LOCK_EPOLL */
+	struct radix items;	 /* fd → first of its items; under lock */
 	struct mutex ready_lock; /* LOCK_TASK_WAKE */
 	struct list_head ready;	 /* items by ready_node; under ready_lock */
 	struct waitq wq;	 /* who waits for events, and who watches the set */
@@ -46,7 +47,7 @@ struct epoll_item {
 	struct epoll *ep; /* reference */
 	struct file *file;
 	int fd;
-	struct epoll_item *next; /* another file under the same number; under ep->lock */
+	struct epoll_item *next;     /* another file under the same number; under ep->lock */
 	struct list_head file_node;  /* in file->epoll_watches; under watch_lock */
 	struct list_head ready_node; /* in ep->ready or a waiter's list; under ready_lock */
 	bool is_ready;		     /* on one of those; under ready_lock */
@@ -244,7 +245,7 @@ static int depth_above_locked(struct file *file, int limit)
 
 	if (limit <= 0)
 		return 1;
-	list_for_each_entry(item, &file->epoll_watches, file_node) {
+	list_for_each_entry (item, &file->epoll_watches, file_node) {
 		if (item->ep->file) {
 			int d = 1 + depth_above_locked(item->ep->file, limit - 1);
 
@@ -254,7 +255,9 @@ static int depth_above_locked(struct file *file, int limit)
 	return deepest;
 }
 
-/* Levels of sets from @file down, itself included; -ELOOP when @top is among them. tree_lock held. */
+/*
+ * Levels of sets from @file down, itself included; -ELOOP when @top is among them. tree_lock held.
+ */
 static int depth_below(struct file *file, struct epoll *top, int limit)
 {
 	struct epoll *ep = file->private;
@@ -473,7 +476,8 @@ static int epoll_harvest(struct task *t, struct epoll *ep, uaddr_t events, int m
 	mutex_lock(&ep->lock);
 	ready_take(ep, &batch);
 	while (n < max && (item = batch_pop(ep, &batch))) {
-		struct epoll_event ev = {.events = item_poll(&t->vfs, item), .data.u64 = item->data};
+		struct epoll_event ev = {.events = item_poll(&t->vfs, item),
+					 .data.u64 = item->data};
 		uint32_t want = atomic_load(&item->events);
 
 		if (!ev.events)

@@ -30,7 +30,7 @@ static ssize_t eventfd_read(struct kiocb *io, struct iov_iter *to)
 		return -EAGAIN;
 	waitq_wake(&e->wq, EPOLLOUT | EPOLLWRNORM);
 	return iov_copy_to(to, &value, sizeof(value)) == sizeof(value) ? (ssize_t)sizeof(value)
-									: -EFAULT;
+								       : -EFAULT;
 }
 
 static ssize_t eventfd_write(struct kiocb *io, struct iov_iter *from)

@@ -94,8 +94,7 @@ static bool notify_parent_locked(struct thread_group *tg)
 	if (tg->exit_signal == SIGCHLD &&
 	    (sa->handler == (uaddr_t)(uintptr_t)SIG_IGN || (sa->flags & SA_NOCLDWAIT)))
 		autoreap = true;
-	if (tg->exit_signal &&
-	    !(autoreap && sa->handler == (uaddr_t)(uintptr_t)SIG_IGN)) {
+	if (tg->exit_signal && !(autoreap && sa->handler == (uaddr_t)(uintptr_t)SIG_IGN)) {
 		fill_child_info(tg, parent, &info);
 		(void)!signal_send_group_tasklist(parent, &info);
 	}
@@ -118,7 +117,7 @@ static void check_orphaned_pgrp_locked(struct thread_group *tg, struct thread_gr
 		return;
 	if (!pgrp_is_orphaned_locked(pgrp))
 		return;
-	list_for_each_entry(m, &pgrp->pgrp_members, pgrp_node) {
+	list_for_each_entry (m, &pgrp->pgrp_members, pgrp_node) {
 		if (m->stop == STOP_STOPPED)
 			stopped = true;
 	}
@@ -180,10 +179,10 @@ static void reparent_children_locked(struct thread_group *tg, struct list_head *
 	struct thread_group *reaper = find_reaper_locked(tg), *c, *tmp;
 	struct task *t;
 
-	list_for_each_entry_safe(c, tmp, &tg->children, sibling) {
+	list_for_each_entry_safe (c, tmp, &tg->children, sibling) {
 		list_del(&c->sibling);
 		c->parent = reaper;
-		list_for_each_entry(t, &c->threads, tg_node)
+		list_for_each_entry (t, &c->threads, tg_node)
 			fast_info_changed_locked(t);
 		if (reaper) {
 			list_add_tail(&c->sibling, &reaper->children);
@@ -301,7 +300,7 @@ void task_exit(struct task *t)
 	if (tg->shared_pending.set) {
 		struct task *other;
 
-		list_for_each_entry(other, &tg->threads, tg_node) {
+		list_for_each_entry (other, &tg->threads, tg_node) {
 			if (other != t && !other->exiting)
 				signal_recalc_locked(other);
 		}

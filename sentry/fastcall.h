@@ -28,15 +28,20 @@ struct kernel;
 struct callbox;
 struct callinfo;
 
-enum fast_owner { FAST_SELF, FAST_GUEST, FAST_POLLER, FAST_AWAITED /* POLLER, its thread sleeps */ };
+enum fast_owner {
+	FAST_SELF,
+	FAST_GUEST,
+	FAST_POLLER,
+	FAST_AWAITED /* POLLER, its thread sleeps */
+};
 
 /* In struct task; the task's own unless said otherwise. */
 struct task_fast {
 	_Atomic uint32_t owner; /* enum fast_owner; also the futex an own thread waits on */
 	struct callbox *box;	/* NULL: has none */
 	uaddr_t box_va;
-	struct callinfo *info;	/* written by others under fast_info_lock */
-	int slot;		/* among the pollers' tasks, -1 */
+	struct callinfo *info; /* written by others under fast_info_lock */
+	int slot;	       /* among the pollers' tasks, -1 */
 	/* Set by the poller while it owns the task: an answer that user code can't be given. */
 	bool result_pending;
 	long result;
@@ -53,8 +58,8 @@ struct fast_stats {
 void fast_get_stats(struct fast_stats *st);
 
 /*
- * Once, before tasks: what may be used. @share: percent of a CPU's time that may be spent looking in
- * vain; 0: nobody looks.
+ * Once, before tasks: what may be used. @share: percent of a CPU's time that may be spent looking
+ * in vain; 0: nobody looks.
  */
 void fast_init(const struct platform_type *type, bool rewrite, unsigned int share);
 

@@ -153,7 +153,8 @@ void forward_start(const struct forward_args *args)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 128 << 10);
 	if (pthread_create(&thread, &attr, forward_thread, NULL))
-		log_error("can't start the signal thread: signals to kvmsbox won't reach the program");
+		log_error("can't start the signal thread: signals to kvmsbox won't reach the "
+			  "program");
 	pthread_attr_destroy(&attr);
 }
 

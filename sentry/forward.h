@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Signals from outside reach the program: one thread takes every signal that the host sends this
- * process and passes it to init, or to init's process group when the host's terminal made it (as the
- * host would signal a whole job). It also watches the clock and the memory limit.
+ * process and passes it to init, or to init's process group when the host's terminal made it (as
+ * the host would signal a whole job). It also watches the clock and the memory limit.
  */
 #ifndef SENTRY_FORWARD_H
 #define SENTRY_FORWARD_H

@@ -17,7 +17,7 @@
 #include "sentry/objects.h"
 #include "sentry/syscalls.h"
 
-#define FUTEX_BUCKETS 256
+#define FUTEX_BUCKETS	  256
 #define ROBUST_LIST_LIMIT 2048
 
 struct futex_waiter {
@@ -25,7 +25,7 @@ struct futex_waiter {
 	struct task *t;
 	struct futex_key key;
 	uint32_t bitset;
-	_Atomic bool woken; /* set under the bucket lock when taken off */
+	_Atomic bool woken;	     /* set under the bucket lock when taken off */
 	struct futex_bucket *bucket; /* changes by requeue, under both bucket locks */
 };
 
@@ -75,7 +75,9 @@ static void unlock_two(struct futex_bucket *a, struct futex_bucket *b)
 
 static void wake_one_locked(struct futex_waiter *w)
 {
-	/* The waiter leaves through unqueue, which takes this bucket's lock: @w stays until then. */
+	/*
+	 * The waiter leaves through unqueue, which takes this bucket's lock: @w stays until then.
+	 */
 	list_del(&w->node);
 	atomic_store(&w->woken, true);
 	task_wake(w->t);
@@ -86,7 +88,7 @@ static long wake_locked(struct futex_bucket *b, const struct futex_key *key, int
 	struct futex_waiter *w, *tmp;
 	long woken = 0;
 
-	list_for_each_entry_safe(w, tmp, &b->waiters, node) {
+	list_for_each_entry_safe (w, tmp, &b->waiters, node) {
 		if (woken >= n)
 			break;
 		if (!key_equal(&w->key, key) || !(w->bitset & bitset))
@@ -239,7 +241,7 @@ static long futex_requeue(struct task *t, uaddr_t addr, bool shared, int n_wake,
 	bt = bucket_of(&to);
 	lock_two(bf, bt);
 	ret = wake_locked(bf, &from, n_wake, FUTEX_BITSET_MATCH_ANY);
-	list_for_each_entry_safe(w, tmp, &bf->waiters, node) {
+	list_for_each_entry_safe (w, tmp, &bf->waiters, node) {
 		if (requeued >= n_requeue)
 			break;
 		if (!key_equal(&w->key, &from))
@@ -548,7 +550,8 @@ long sys_get_robust_list(struct task *t, const uint64_t *a)
 	}
 	head = other->robust.head;
 	len = 24;
-	if (!ret && (copy_out(t, a[1], &head, sizeof(head)) || copy_out(t, a[2], &len, sizeof(len))))
+	if (!ret &&
+	    (copy_out(t, a[1], &head, sizeof(head)) || copy_out(t, a[2], &len, sizeof(len))))
 		ret = -EFAULT;
 	if (other != t)
 		task_put(other);

@@ -28,26 +28,26 @@ struct kernel {
 	struct uts_ns *root_uts;
 	struct ipc_ns *root_ipc;
 	struct net_ns *root_net;
-	struct mnt_ns *init_mnt_ns; /* init's; reference once it exists */
-	struct thread_group *init;  /* reference; first created process; under tasklist */
-	bool started, exited;	    /* under tasklist */
-	struct list_head groups;    /* not kept: see radix of root_pid_ns */
-	int nr_tasks;		    /* under tasklist: every thread alive or zombie */
-	int max_tasks;		    /* --pids-limit */
+	struct mnt_ns *init_mnt_ns;	/* init's; reference once it exists */
+	struct thread_group *init;	/* reference; first created process; under tasklist */
+	bool started, exited;		/* under tasklist */
+	struct list_head groups;	/* not kept: see radix of root_pid_ns */
+	int nr_tasks;			/* under tasklist: every thread alive or zombie */
+	int max_tasks;			/* --pids-limit */
 	_Atomic int nr_threads_running; /* host threads of tasks */
-	struct waitq exit_wait;	    /* woken when init has ended */
-	int exit_status;	    /* wait status of init */
-	struct mutex users_lock;    /* LOCK_OBJECT */
-	struct list_head users;	    /* struct user_counts */
+	struct waitq exit_wait;		/* woken when init has ended */
+	int exit_status;		/* wait status of init */
+	struct mutex users_lock;	/* LOCK_OBJECT */
+	struct list_head users;		/* struct user_counts */
 	cpu_set_t cpus;
 	unsigned int ncpus;
-	struct timespec boot_time;  /* CLOCK_REALTIME when CLOCK_BOOTTIME was 0 */
+	struct timespec boot_time; /* CLOCK_REALTIME when CLOCK_BOOTTIME was 0 */
 	struct {
 		bool enabled;
 		int fd;
 	} strace;
 	bool stats;
-	uint64_t forks; /* processes made, for /proc/stat */
+	uint64_t forks;	     /* processes made, for /proc/stat */
 	struct tty *console; /* sandbox terminal (-t), or NULL */
 };
 
@@ -64,20 +64,20 @@ void kernel_destroy(struct kernel *k);
  * Process creation (docs/create-process.md). Paths are in the new process's own root.
  */
 struct create_process_args {
-	const char *filename;	   /* NULL: @file, else argv[0] */
-	struct file *file;	   /* borrowed, or NULL */
-	char *const *argv;	   /* NULL-terminated */
+	const char *filename; /* NULL: @file, else argv[0] */
+	struct file *file;    /* borrowed, or NULL */
+	char *const *argv;    /* NULL-terminated */
 	char *const *envp;
-	const char *cwd;	   /* NULL or "": root */
+	const char *cwd; /* NULL or "": root */
 	mode_t umask;
-	struct cred *cred;	   /* borrowed */
-	struct fd_table *files;	   /* borrowed: a reference is taken after a successful load */
-	struct mnt_ns *mnt_ns;	   /* NULL: init's. The reference is consumed, on failure too */
-	struct uts_ns *uts;	   /* borrowed; NULL: root */
-	struct ipc_ns *ipc;	   /* borrowed; NULL: root */
-	struct pid_ns *pid_ns;	   /* borrowed; NULL: root */
+	struct cred *cred;	     /* borrowed */
+	struct fd_table *files;	     /* borrowed: a reference is taken after a successful load */
+	struct mnt_ns *mnt_ns;	     /* NULL: init's. The reference is consumed, on failure too */
+	struct uts_ns *uts;	     /* borrowed; NULL: root */
+	struct ipc_ns *ipc;	     /* borrowed; NULL: root */
+	struct pid_ns *pid_ns;	     /* borrowed; NULL: root */
 	const struct rlimit *limits; /* RLIM_NLIMITS of them; NULL: defaults */
-	struct tty *tty;	   /* becomes the controlling terminal; borrowed or NULL */
+	struct tty *tty;	     /* becomes the controlling terminal; borrowed or NULL */
 	bool no_new_privs;
 	/* What went wrong, in words, on failure. */
 	char error[512];

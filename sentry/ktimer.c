@@ -5,8 +5,9 @@
  *   idle (index -1) ──arm──▶ in the heap ──due──▶ running (off the heap) ──▶ idle, or armed again
  *
  * The heap is ordered by CLOCK_MONOTONIC. A CLOCK_REALTIME expiry is converted when it is armed and
- * again when it comes up, so it is never early; a step of the host's clock is noticed then. The thread
- * starts with the first timer. Callbacks run on it without locks and must not sleep for long.
+ * again when it comes up, so it is never early; a step of the host's clock is noticed then. The
+ * thread starts with the first timer. Callbacks run on it without locks and must not sleep for
+ * long.
  */
 #include <linux/futex.h>
 #include <pthread.h>
@@ -36,7 +37,7 @@ static struct heap_entry *heap; /* in the arena; under lock, like all below */
 static size_t heap_size, heap_used;
 static struct ktimer *running;
 static bool started;
-static _Atomic uint32_t kick;	/* futex: the thread looks again when it changes */
+static _Atomic uint32_t kick;	 /* futex: the thread looks again when it changes */
 static _Atomic uint32_t run_seq; /* futex: a callback has ended */
 
 static void futex_wake_all(_Atomic uint32_t *word)

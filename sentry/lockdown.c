@@ -47,7 +47,8 @@ static int drop_capabilities(bool volumes)
 
 static int install(const struct filter *f)
 {
-	struct sock_fprog prog = {.len = f->len, .filter = (struct sock_filter *)(uintptr_t)f->insns};
+	struct sock_fprog prog = {.len = f->len,
+				  .filter = (struct sock_filter *)(uintptr_t)f->insns};
 
 	/* All threads that exist already (the platform's) come under the filter, too. */
 	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &prog)

@@ -29,7 +29,7 @@ void ipc_ns_put(struct ipc_ns *ns);
 
 struct net_ns {
 	struct refcount refs;
-	struct mutex lock; /* LOCK_OBJECT */
+	struct mutex lock;	   /* LOCK_OBJECT */
 	struct list_head abstract; /* bound abstract AF_UNIX names (sentry/socket) */
 	uint64_t ino;
 };

@@ -55,7 +55,8 @@ void tty_disassociate(struct thread_group *leader);
 /* Makes @tty the controlling terminal of @tg, a session leader. 0 or -EPERM. tasklist held. */
 int tty_set_controlling_locked(struct tty *tty, struct thread_group *tg) __must_check;
 /* The sandbox's terminal: a pty whose master the front end drives. @slave gets a file. */
-int tty_create_console(struct kernel *k, struct mnt_ns *ns, struct file **master, struct file **slave);
+int tty_create_console(struct kernel *k, struct mnt_ns *ns, struct file **master,
+		       struct file **slave);
 
 /* tty_nr and tpgid of /proc/PID/stat, numbers as in @ns. tasklist held. */
 void tty_proc_numbers(struct tty *tty, struct pid_ns *ns, int *tty_nr, int *tpgid);

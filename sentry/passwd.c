@@ -135,7 +135,8 @@ int passwd_resolve(const struct vfs_ctx *ctx, const char *spec, struct passwd_en
 	kfree(text);
 	if (!numeric && !known) {
 		snprintf(why, why_size,
-			 "user \"%s\" is not in the image's /etc/passwd: use a number instead", who);
+			 "user \"%s\" is not in the image's /etc/passwd: use a number instead",
+			 who);
 		return -EINVAL;
 	}
 	if (group && *group) {
@@ -145,7 +146,8 @@ int passwd_resolve(const struct vfs_ctx *ctx, const char *spec, struct passwd_en
 	}
 	text = slurp(ctx, "/etc/group");
 	if (text)
-		group_found = scan_groups(text, spec ? name : "", group_by_name ? group : NULL, out);
+		group_found =
+			scan_groups(text, spec ? name : "", group_by_name ? group : NULL, out);
 	else
 		group_found = false;
 	kfree(text);

@@ -16,8 +16,8 @@ struct passwd_entry {
 };
 
 /*
- * Resolves @spec ("name", "uid", "name:group", "uid:gid"; NULL: keep @out's numbers). Numbers need no
- * entry, names do. Fills groups and home of known users. 0, or -EINVAL with one line in @why.
+ * Resolves @spec ("name", "uid", "name:group", "uid:gid"; NULL: keep @out's numbers). Numbers need
+ * no entry, names do. Fills groups and home of known users. 0, or -EINVAL with one line in @why.
  */
 int passwd_resolve(const struct vfs_ctx *ctx, const char *spec, struct passwd_entry *out, char *why,
 		   size_t why_size);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Identities. A struct pid has a number in its namespace and in each ancestor, and lists who uses it
- * as what. A number stays taken while any list is in use (a process group keeps its leader's number
- * after the leader's death). Everything under kernel->tasklist, but for the reference count.
+ * Identities. A struct pid has a number in its namespace and in each ancestor, and lists who uses
+ * it as what. A number stays taken while any list is in use (a process group keeps its leader's
+ * number after the leader's death). Everything under kernel->tasklist, but for the reference count.
  */
 #ifndef SENTRY_PID_H
 #define SENTRY_PID_H
@@ -41,8 +41,8 @@ struct upid {
 struct pid {
 	struct refcount refs;
 	unsigned int level;
-	struct task *task;	   /* thread with this ID, or NULL */
-	struct thread_group *tg;   /* process with this ID (zombies too), or NULL */
+	struct task *task;		  /* thread with this ID, or NULL */
+	struct thread_group *tg;	  /* process with this ID (zombies too), or NULL */
 	struct list_head pgrp_members;	  /* thread_group.pgrp_node */
 	struct list_head session_members; /* thread_group.session_node */
 	bool hashed;

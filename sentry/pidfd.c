@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * pidfd_open(2): a file that stands for a process and becomes readable when it ends. It holds the
- * identity and the thread group, so the group's queue stays as long as somebody may be on it. clone(2)
- * makes one before the process is visible: then the group is found at the first use.
+ * identity and the thread group, so the group's queue stays as long as somebody may be on it.
+ * clone(2) makes one before the process is visible: then the group is found at the first use.
  */
 #include <stdio.h>
 

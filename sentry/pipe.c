@@ -2,17 +2,17 @@
 /*
  * Pipes and FIFOs.
  *
- * A pipe is a ring of slots, each with a page that is filled from the back and emptied from the front;
- * `head` counts slots ever begun and `tail` slots ever emptied, so head - tail are in use. A write goes
- * on in the last slot's page unless either is a packet (O_DIRECT). Up to PIPE_BUF bytes are written in
- * one piece or not at all.
+ * A pipe is a ring of slots, each with a page that is filled from the back and emptied from the
+ * front; `head` counts slots ever begun and `tail` slots ever emptied, so head - tail are in use. A
+ * write goes on in the last slot's page unless either is a packet (O_DIRECT). Up to PIPE_BUF bytes
+ * are written in one piece or not at all.
  *
  * An unnamed pipe and an open FIFO look alike: inode->fifo is the pipe as long as any file of it is
- * open, `files` counts those (under the inode's lock), and opening /proc/self/fd/N of an unnamed pipe
- * works as for a FIFO. readers and writers count ends; r_counter and w_counter count the opens of each
- * kind, so that an open that waits for the other side sees one that has come and gone. file->pos, which
- * a stream doesn't need, holds the w_counter at open: a reader that has never had a writer sees no
- * hang-up. Source: pipe(7), fifo(7).
+ * open, `files` counts those (under the inode's lock), and opening /proc/self/fd/N of an unnamed
+ * pipe works as for a FIFO. readers and writers count ends; r_counter and w_counter count the opens
+ * of each kind, so that an open that waits for the other side sees one that has come and gone.
+ * file->pos, which a stream doesn't need, holds the w_counter at open: a reader that has never had
+ * a writer sees no hang-up. Source: pipe(7), fifo(7).
  */
 #include "sentry/pipe.h"
 
@@ -40,14 +40,13 @@ struct pipe {
 	unsigned int nslots, head, tail;
 	unsigned int readers, writers, r_counter, w_counter;
 	unsigned int files; /* under the inode's lock */
-	bool unnamed; /* made by pipe(2): opening it again through /proc never waits; const */
+	bool unnamed;	    /* made by pipe(2): opening it again through /proc never waits; const */
 	uint8_t *spare[PIPE_SPARES];
 };
 
 OBJTYPE(pipe_type, "pipe")
 
-#define PIPE_ALL_EVENTS                                                                            \
-	(EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLERR | EPOLLHUP)
+#define PIPE_ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLERR | EPOLLHUP)
 
 static struct pipe *pipe_alloc(void)
 {

@@ -13,8 +13,8 @@ long pipe_size(struct pipe *pipe);
 long pipe_set_size(struct pipe *pipe, unsigned long size, bool privileged);
 
 /*
- * Splicing goes through the sentry's memory. pipe_take removes up to @len bytes: a count, 0 at the end
- * of file, -EAGAIN. pipe_unget puts back at the front what could not be passed on.
+ * Splicing goes through the sentry's memory. pipe_take removes up to @len bytes: a count, 0 at the
+ * end of file, -EAGAIN. pipe_unget puts back at the front what could not be passed on.
  */
 ssize_t pipe_take(struct pipe *pipe, void *buf, size_t len);
 int pipe_unget(struct pipe *pipe, const void *buf, size_t len);

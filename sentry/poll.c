@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Waiting for several files at once. Each round asks every file; only when none is ready does a
- * waiter go onto each file's queue, and the files are asked again before sleeping. The files are held
- * meanwhile, so that a descriptor closed by another thread stays what it was.
+ * waiter go onto each file's queue, and the files are asked again before sleeping. The files are
+ * held meanwhile, so that a descriptor closed by another thread stays what it was.
  */
 #include "sentry/poll.h"
 

@@ -33,20 +33,20 @@
 #include "sentry/syscalls.h"
 #include "sentry/task.h"
 
-#define MAX_TASKS    64	     /* that can be polled at once */
-#define IDLE_NS	     300000  /* without a call: sleep */
-#define BELLS	     6	     /* within BELLS_NS: wake up */
-#define BELLS_NS     2000000
-#define GIVEN_UP     4	     /* times user code waited in vain within GIVEN_UP_NS: stop */
-#define GIVEN_UP_NS  2000000
-#define BACKOFF_NS   2000000 /* for so long; doubles */
-#define BACKOFF_MAX  256000000
-#define WINDOW_NS    20000000 /* over which time in vain, and PREEMPTIONS, are counted */
-#define PREEMPTIONS  10
-#define WORTH_NS     20000 /* less than a call in this time isn't worth polling for */
-#define LOOKS	     64	   /* between two looks at the clock */
-#define STACK_SIZE   (256UL << 10)
-#define MAX_HELPERS  32
+#define MAX_TASKS   64	   /* that can be polled at once */
+#define IDLE_NS	    300000 /* without a call: sleep */
+#define BELLS	    6	   /* within BELLS_NS: wake up */
+#define BELLS_NS    2000000
+#define GIVEN_UP    4 /* times user code waited in vain within GIVEN_UP_NS: stop */
+#define GIVEN_UP_NS 2000000
+#define BACKOFF_NS  2000000 /* for so long; doubles */
+#define BACKOFF_MAX 256000000
+#define WINDOW_NS   20000000 /* over which time in vain, and PREEMPTIONS, are counted */
+#define PREEMPTIONS 10
+#define WORTH_NS    20000 /* less than a call in this time isn't worth polling for */
+#define LOOKS	    64	  /* between two looks at the clock */
+#define STACK_SIZE  (256UL << 10)
+#define MAX_HELPERS 32
 
 bool poller_enabled;
 _Atomic uint64_t poller_served;
@@ -62,16 +62,18 @@ static struct {
 	cpu_set_t cpus;
 	_Atomic int avoid; /* where the program runs that rang last: no place to look from */
 	_Atomic(struct task *) task[MAX_TASKS];
-	/* Their boxes, to look at without more ado: the memory stays mapped, whoever has it next. */
+	/*
+	 * Their boxes, to look at without more ado: the memory stays mapped, whoever has it next.
+	 */
 	_Atomic(struct callbox *) box[MAX_TASKS];
-	_Atomic int high; /* slots used so far */
+	_Atomic int high;	       /* slots used so far */
 	_Atomic(struct task *) hazard; /* looked at by the poller right now */
-	pthread_mutex_t lock; /* slots */
-	_Atomic uint32_t wanted; /* futex: 1 POLLING */
-	_Atomic uint64_t not_before; /* CLOCK_MONOTONIC ns */
+	pthread_mutex_t lock;	       /* slots */
+	_Atomic uint32_t wanted;       /* futex: 1 POLLING */
+	_Atomic uint64_t not_before;   /* CLOCK_MONOTONIC ns */
 	struct recent bells, given_up;
 	_Atomic uint64_t backoff; /* ns */
-	_Atomic bool started; /* there is a thread */
+	_Atomic bool started;	  /* there is a thread */
 	/* Helpers: threads that are not the poller now. */
 	_Atomic uint32_t vacant; /* futex: 1 when nobody is the poller */
 	_Atomic int helpers;
@@ -101,32 +103,159 @@ static void futex_wake(_Atomic uint32_t *word)
 
 /* Calls that use nothing of the task's registers and that don't, or needn't, block. */
 static const uint16_t taken[] = {
-	SYS_read, SYS_write, SYS_open, SYS_close, SYS_stat, SYS_fstat, SYS_lstat, SYS_lseek,
-	SYS_mmap, SYS_brk, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_ioctl, SYS_pread64,
-	SYS_pwrite64, SYS_readv, SYS_writev, SYS_access, SYS_pipe, SYS_sched_yield, SYS_mincore,
-	SYS_dup, SYS_dup2, SYS_getpid, SYS_sendfile, SYS_socket, SYS_connect, SYS_accept,
-	SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_shutdown, SYS_bind, SYS_listen,
-	SYS_getsockname, SYS_getpeername, SYS_socketpair, SYS_setsockopt, SYS_getsockopt,
-	SYS_uname, SYS_fcntl, SYS_flock, SYS_fsync, SYS_fdatasync, SYS_truncate, SYS_ftruncate,
-	SYS_getdents, SYS_getcwd, SYS_chdir, SYS_fchdir, SYS_rename, SYS_mkdir, SYS_rmdir,
-	SYS_creat, SYS_link, SYS_unlink, SYS_symlink, SYS_readlink, SYS_chmod, SYS_fchmod,
-	SYS_chown, SYS_fchown, SYS_lchown, SYS_umask, SYS_gettimeofday, SYS_getrlimit,
-	SYS_getrusage, SYS_sysinfo, SYS_times, SYS_getuid, SYS_getgid, SYS_geteuid, SYS_getegid,
-	SYS_getppid, SYS_getpgrp, SYS_getpgid, SYS_getsid, SYS_rt_sigpending, SYS_utime,
-	SYS_mknod, SYS_statfs, SYS_fstatfs, SYS_getpriority, SYS_sched_getscheduler, SYS_gettid,
-	SYS_readahead, SYS_setxattr, SYS_lsetxattr, SYS_fsetxattr, SYS_getxattr, SYS_lgetxattr,
-	SYS_fgetxattr, SYS_listxattr, SYS_llistxattr, SYS_flistxattr, SYS_removexattr,
-	SYS_lremovexattr, SYS_fremovexattr, SYS_time, SYS_futex, SYS_sched_getaffinity,
-	SYS_epoll_create, SYS_getdents64, SYS_set_tid_address, SYS_fadvise64, SYS_clock_gettime,
-	SYS_clock_getres, SYS_epoll_wait, SYS_epoll_ctl, SYS_inotify_init, SYS_inotify_add_watch,
-	SYS_inotify_rm_watch, SYS_openat, SYS_mkdirat, SYS_fchownat, SYS_futimesat,
-	SYS_newfstatat, SYS_unlinkat, SYS_renameat, SYS_linkat, SYS_symlinkat, SYS_readlinkat,
-	SYS_fchmodat, SYS_faccessat, SYS_set_robust_list, SYS_tee, SYS_utimensat,
-	SYS_epoll_pwait, SYS_timerfd_create, SYS_eventfd, SYS_fallocate, SYS_timerfd_settime,
-	SYS_timerfd_gettime, SYS_accept4, SYS_signalfd4, SYS_eventfd2, SYS_epoll_create1,
-	SYS_dup3, SYS_pipe2, SYS_inotify_init1, SYS_preadv, SYS_pwritev, SYS_prlimit64,
-	SYS_getcpu, SYS_renameat2, SYS_getrandom, SYS_memfd_create, SYS_copy_file_range,
-	SYS_preadv2, SYS_pwritev2, SYS_statx, SYS_faccessat2,
+	SYS_read,
+	SYS_write,
+	SYS_open,
+	SYS_close,
+	SYS_stat,
+	SYS_fstat,
+	SYS_lstat,
+	SYS_lseek,
+	SYS_mmap,
+	SYS_brk,
+	SYS_rt_sigaction,
+	SYS_rt_sigprocmask,
+	SYS_ioctl,
+	SYS_pread64,
+	SYS_pwrite64,
+	SYS_readv,
+	SYS_writev,
+	SYS_access,
+	SYS_pipe,
+	SYS_sched_yield,
+	SYS_mincore,
+	SYS_dup,
+	SYS_dup2,
+	SYS_getpid,
+	SYS_sendfile,
+	SYS_socket,
+	SYS_connect,
+	SYS_accept,
+	SYS_sendto,
+	SYS_recvfrom,
+	SYS_sendmsg,
+	SYS_recvmsg,
+	SYS_shutdown,
+	SYS_bind,
+	SYS_listen,
+	SYS_getsockname,
+	SYS_getpeername,
+	SYS_socketpair,
+	SYS_setsockopt,
+	SYS_getsockopt,
+	SYS_uname,
+	SYS_fcntl,
+	SYS_flock,
+	SYS_fsync,
+	SYS_fdatasync,
+	SYS_truncate,
+	SYS_ftruncate,
+	SYS_getdents,
+	SYS_getcwd,
+	SYS_chdir,
+	SYS_fchdir,
+	SYS_rename,
+	SYS_mkdir,
+	SYS_rmdir,
+	SYS_creat,
+	SYS_link,
+	SYS_unlink,
+	SYS_symlink,
+	SYS_readlink,
+	SYS_chmod,
+	SYS_fchmod,
+	SYS_chown,
+	SYS_fchown,
+	SYS_lchown,
+	SYS_umask,
+	SYS_gettimeofday,
+	SYS_getrlimit,
+	SYS_getrusage,
+	SYS_sysinfo,
+	SYS_times,
+	SYS_getuid,
+	SYS_getgid,
+	SYS_geteuid,
+	SYS_getegid,
+	SYS_getppid,
+	SYS_getpgrp,
+	SYS_getpgid,
+	SYS_getsid,
+	SYS_rt_sigpending,
+	SYS_utime,
+	SYS_mknod,
+	SYS_statfs,
+	SYS_fstatfs,
+	SYS_getpriority,
+	SYS_sched_getscheduler,
+	SYS_gettid,
+	SYS_readahead,
+	SYS_setxattr,
+	SYS_lsetxattr,
+	SYS_fsetxattr,
+	SYS_getxattr,
+	SYS_lgetxattr,
+	SYS_fgetxattr,
+	SYS_listxattr,
+	SYS_llistxattr,
+	SYS_flistxattr,
+	SYS_removexattr,
+	SYS_lremovexattr,
+	SYS_fremovexattr,
+	SYS_time,
+	SYS_futex,
+	SYS_sched_getaffinity,
+	SYS_epoll_create,
+	SYS_getdents64,
+	SYS_set_tid_address,
+	SYS_fadvise64,
+	SYS_clock_gettime,
+	SYS_clock_getres,
+	SYS_epoll_wait,
+	SYS_epoll_ctl,
+	SYS_inotify_init,
+	SYS_inotify_add_watch,
+	SYS_inotify_rm_watch,
+	SYS_openat,
+	SYS_mkdirat,
+	SYS_fchownat,
+	SYS_futimesat,
+	SYS_newfstatat,
+	SYS_unlinkat,
+	SYS_renameat,
+	SYS_linkat,
+	SYS_symlinkat,
+	SYS_readlinkat,
+	SYS_fchmodat,
+	SYS_faccessat,
+	SYS_set_robust_list,
+	SYS_tee,
+	SYS_utimensat,
+	SYS_epoll_pwait,
+	SYS_timerfd_create,
+	SYS_eventfd,
+	SYS_fallocate,
+	SYS_timerfd_settime,
+	SYS_timerfd_gettime,
+	SYS_accept4,
+	SYS_signalfd4,
+	SYS_eventfd2,
+	SYS_epoll_create1,
+	SYS_dup3,
+	SYS_pipe2,
+	SYS_inotify_init1,
+	SYS_preadv,
+	SYS_pwritev,
+	SYS_prlimit64,
+	SYS_getcpu,
+	SYS_renameat2,
+	SYS_getrandom,
+	SYS_memfd_create,
+	SYS_copy_file_range,
+	SYS_preadv2,
+	SYS_pwritev2,
+	SYS_statx,
+	SYS_faccessat2,
 };
 
 bool poller_takes(int nr)
@@ -160,9 +289,24 @@ static bool fd_ready(struct task *t, uint64_t fd, uint32_t events)
 static bool would_block(struct task *t, int nr, const uint64_t *a)
 {
 	switch (nr) {
-	case SYS_read: case SYS_pread64: case SYS_readv: case SYS_recvfrom: case SYS_recvmsg: case SYS_accept: case SYS_accept4: case SYS_preadv: case SYS_preadv2: case SYS_recvmmsg:
+	case SYS_read:
+	case SYS_pread64:
+	case SYS_readv:
+	case SYS_recvfrom:
+	case SYS_recvmsg:
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_preadv:
+	case SYS_preadv2:
+	case SYS_recvmmsg:
 		return !fd_ready(t, a[0], EPOLLIN);
-	case SYS_write: case SYS_pwrite64: case SYS_writev: case SYS_sendto: case SYS_sendmsg: case SYS_pwritev: case SYS_pwritev2:
+	case SYS_write:
+	case SYS_pwrite64:
+	case SYS_writev:
+	case SYS_sendto:
+	case SYS_sendmsg:
+	case SYS_pwritev:
+	case SYS_pwritev2:
 		return !fd_ready(t, a[0], EPOLLOUT);
 	case SYS_sendfile: /* sendfile, splice-like */
 		return !fd_ready(t, a[0], EPOLLOUT) || !fd_ready(t, a[1], EPOLLIN);
@@ -178,7 +322,8 @@ static bool would_block(struct task *t, int nr, const uint64_t *a)
 		return op != FUTEX_WAKE && op != FUTEX_REQUEUE && op != FUTEX_CMP_REQUEUE &&
 		       op != FUTEX_WAKE_OP && op != FUTEX_WAKE_BITSET;
 	}
-	case SYS_epoll_wait: case SYS_epoll_pwait: /* epoll_wait */
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait: /* epoll_wait */
 		return a[3] && !fd_ready(t, a[0], EPOLLIN);
 	}
 	return false;
@@ -384,8 +529,7 @@ static unsigned int look_around(void)
 	for (int i = 0; i < high; i++) {
 		struct callbox *box = atomic_load_explicit(&poll.box[i], memory_order_relaxed);
 
-		if (!box ||
-		    atomic_load_explicit(&box->state, memory_order_acquire) != CALLBOX_CALL)
+		if (!box || atomic_load_explicit(&box->state, memory_order_acquire) != CALLBOX_CALL)
 			continue;
 		found += try_serve(i);
 		if (handed_over)
@@ -444,7 +588,8 @@ static void poll_for_a_while(void)
 		/* Looking in vain costs others; that is limited. */
 		if (now - start < WINDOW_NS)
 			continue;
-		if (preemptions() - preempted > PREEMPTIONS || vain * 100 > (now - start) * poll.share)
+		if (preemptions() - preempted > PREEMPTIONS ||
+		    vain * 100 > (now - start) * poll.share)
 			break;
 		start = now;
 		vain = 0;

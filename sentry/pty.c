@@ -57,7 +57,9 @@ static bool raw_read_done(struct tty *tty, const struct task *t, size_t len, boo
 		return true;
 	if (!time || nonblock || !t || (min && !avail))
 		return false;
-	/* The clock runs from the start of the read, or anew from each byte if there is a minimum. */
+	/*
+	 * The clock runs from the start of the read, or anew from each byte if there is a minimum.
+	 */
 	id = read_id(t) + (min ? avail << 1 : 0);
 	if (tty->vread != id) {
 		tty->vread = id;

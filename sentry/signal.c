@@ -92,7 +92,7 @@ static void sigqueue_flush_mask(struct sigqueue_head *q, uint64_t mask)
 
 	if (!(q->set & mask))
 		return;
-	list_for_each_entry_safe(e, tmp, &q->list, node) {
+	list_for_each_entry_safe (e, tmp, &q->list, node) {
 		if (mask & SIGMASK(e->info.si_signo))
 			sigqueue_free(q, e);
 	}
@@ -104,7 +104,7 @@ void signal_flush_locked(struct thread_group *tg, uint64_t mask)
 	struct task *t;
 
 	sigqueue_flush_mask(&tg->shared_pending, mask);
-	list_for_each_entry(t, &tg->threads, tg_node)
+	list_for_each_entry (t, &tg->threads, tg_node)
 		sigqueue_flush_mask(&t->pending, mask);
 }
 
@@ -114,7 +114,7 @@ static void sigqueue_take(struct sigqueue_head *q, int signo, siginfo_t *info)
 	struct sigqueue *e, *found = NULL;
 	bool more = false;
 
-	list_for_each_entry(e, &q->list, node) {
+	list_for_each_entry (e, &q->list, node) {
 		if (e->info.si_signo != signo)
 			continue;
 		if (found) {
@@ -228,7 +228,7 @@ void signal_set_blocked(struct task *t, uint64_t mask)
 	if (newly & t->tg->shared_pending.set) {
 		struct task *other;
 
-		list_for_each_entry(other, &t->tg->threads, tg_node) {
+		list_for_each_entry (other, &t->tg->threads, tg_node) {
 			if (other != t && (t->tg->shared_pending.set & newly & ~other->blocked))
 				signal_recalc_locked(other);
 		}

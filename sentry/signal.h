@@ -22,10 +22,11 @@ struct task;
 struct thread_group;
 
 #define NSIGS 64
-#define SIGRTMIN_KERNEL 32 /* first real-time signal of the kernel's view; libc's SIGRTMIN is higher */
-#define SIGMASK(sig)	    (1ULL << ((sig)-1))
-#define SIG_UNBLOCKABLE	    (SIGMASK(SIGKILL) | SIGMASK(SIGSTOP))
-#define SIG_STOP_MASK	    (SIGMASK(SIGSTOP) | SIGMASK(SIGTSTP) | SIGMASK(SIGTTIN) | SIGMASK(SIGTTOU))
+#define SIGRTMIN_KERNEL                                                                            \
+	32 /* first real-time signal of the kernel's view; libc's SIGRTMIN is higher */
+#define SIGMASK(sig)	(1ULL << ((sig)-1))
+#define SIG_UNBLOCKABLE (SIGMASK(SIGKILL) | SIGMASK(SIGSTOP))
+#define SIG_STOP_MASK	(SIGMASK(SIGSTOP) | SIGMASK(SIGTSTP) | SIGMASK(SIGTTIN) | SIGMASK(SIGTTOU))
 #define SIG_SYNC_MASK                                                                              \
 	(SIGMASK(SIGSEGV) | SIGMASK(SIGBUS) | SIGMASK(SIGILL) | SIGMASK(SIGTRAP) |                 \
 	 SIGMASK(SIGFPE) | SIGMASK(SIGSYS))

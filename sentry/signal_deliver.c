@@ -17,10 +17,10 @@
 	 SIGMASK(SIGXCPU) | SIGMASK(SIGXFSZ))
 #define SIG_IGNORE_MASK (SIGMASK(SIGCHLD) | SIGMASK(SIGURG) | SIGMASK(SIGWINCH) | SIGMASK(SIGCONT))
 
-#define KSA_ONSTACK   0x08000000UL
-#define KSA_NODEFER   0x40000000UL
-#define KSA_RESETHAND 0x80000000UL
-#define KSA_RESTART   0x10000000UL
+#define KSA_ONSTACK    0x08000000UL
+#define KSA_NODEFER    0x40000000UL
+#define KSA_RESETHAND  0x80000000UL
+#define KSA_RESTART    0x10000000UL
 #define KSS_AUTODISARM (1U << 31)
 
 /*
@@ -93,7 +93,7 @@ static void stop_begin_locked(struct task *t, int signo)
 	tg->stop_signal = signo;
 	tg->stop_count = 0;
 	tg->cont_pending = false;
-	list_for_each_entry(other, &tg->threads, tg_node) {
+	list_for_each_entry (other, &tg->threads, tg_node) {
 		if (other->exiting)
 			continue;
 		tg->stop_count++;
@@ -136,7 +136,7 @@ bool pgrp_is_orphaned_locked(struct pid *pgrp)
 {
 	struct thread_group *tg;
 
-	list_for_each_entry(tg, &pgrp->pgrp_members, pgrp_node) {
+	list_for_each_entry (tg, &pgrp->pgrp_members, pgrp_node) {
 		if (tg->is_zombie || !tg->parent)
 			continue;
 		if (tg->parent->pgrp != pgrp && tg->parent->session == tg->session)
@@ -224,9 +224,9 @@ static bool push_frame(struct task *t, const struct ksigaction *sa, const siginf
 		.cr2 = t->fault_cr2,
 	};
 
-	f.switch_stack = (sa->flags & KSA_ONSTACK) && t->altstack_size &&
-			 !((t->altstack_flags & (int)KSS_AUTODISARM) ? false
-								     : on_altstack(t, t->regs.rsp));
+	f.switch_stack =
+		(sa->flags & KSA_ONSTACK) && t->altstack_size &&
+		!((t->altstack_flags & (int)KSS_AUTODISARM) ? false : on_altstack(t, t->regs.rsp));
 	pt->ctx_get_fpu(t->ctx, fpu);
 	if (arch_sigframe_push(t->vfs.um, &t->regs, fpu, &f))
 		return false;

@@ -23,7 +23,7 @@ static void cont_group_locked(struct thread_group *tg)
 	tg->stop = STOP_NONE;
 	tg->stop_count = 0;
 	tg->stop_reported = true;
-	list_for_each_entry(t, &tg->threads, tg_node) {
+	list_for_each_entry (t, &tg->threads, tg_node) {
 		atomic_store(&t->sigpending_hint, true);
 		task_wake(t);
 	}
@@ -40,7 +40,7 @@ void signal_group_exit_locked(struct thread_group *tg, int code, struct task *ex
 		}
 		tg->stop = STOP_NONE;
 	}
-	list_for_each_entry(t, &tg->threads, tg_node) {
+	list_for_each_entry (t, &tg->threads, tg_node) {
 		if (t == except)
 			continue;
 		atomic_store(&t->killed, true);
@@ -65,7 +65,7 @@ static void wake_taker_locked(struct task *t, int signo, enum signal_target targ
 			task_wake(t);
 		return;
 	}
-	list_for_each_entry(other, &t->tg->threads, tg_node) {
+	list_for_each_entry (other, &t->tg->threads, tg_node) {
 		if (wants_signal(other, signo)) {
 			signal_recalc_locked(other);
 			if (other->wait_mask & SIGMASK(signo))
@@ -154,7 +154,7 @@ static struct task *any_thread_locked(struct thread_group *tg)
 {
 	struct task *t, *fallback = NULL;
 
-	list_for_each_entry(t, &tg->threads, tg_node) {
+	list_for_each_entry (t, &tg->threads, tg_node) {
 		if (!t->exiting)
 			return t;
 		fallback = t;
@@ -207,7 +207,7 @@ void signal_send_pgrp_locked(struct pid *pgrp, const siginfo_t *info)
 {
 	struct thread_group *tg;
 
-	list_for_each_entry(tg, &pgrp->pgrp_members, pgrp_node)
+	list_for_each_entry (tg, &pgrp->pgrp_members, pgrp_node)
 		(void)!signal_send_group_tasklist(tg, info);
 }
 
@@ -270,7 +270,7 @@ static int kill_pgrp_locked(struct task *t, struct pid *pgrp, const siginfo_t *i
 
 	if (!pgrp)
 		return -ESRCH;
-	list_for_each_entry(tg, &pgrp->pgrp_members, pgrp_node) {
+	list_for_each_entry (tg, &pgrp->pgrp_members, pgrp_node) {
 		int e = kill_group_locked(t, tg, info);
 
 		if (!e || err == -ESRCH)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * signalfd(2). Whose signals it shows depends on who asks, not on who made it, so readiness is
- * answered for the asking task (file_ops.poll_ctx). There is one queue for all: it is woken whenever a
- * signal is queued anywhere, as long as there are signalfds at all, and those who wait look again.
+ * answered for the asking task (file_ops.poll_ctx). There is one queue for all: it is woken
+ * whenever a signal is queued anywhere, as long as there are signalfds at all, and those who wait
+ * look again.
  */
 #include <stdio.h>
 #include <string.h>

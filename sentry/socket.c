@@ -204,16 +204,16 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 	struct sock_op op = {.t = t, .sk = sk, .msg = msg};
 	struct timespec deadline;
 	bool timed = sock_deadline(sk, false, &deadline);
-	bool all = (msg->flags & (MSG_WAITALL | MSG_PEEK)) == MSG_WAITALL &&
-		   sk->type == SOCK_STREAM;
+	bool all =
+		(msg->flags & (MSG_WAITALL | MSG_PEEK)) == MSG_WAITALL && sk->type == SOCK_STREAM;
 	ssize_t done = 0, n;
 
 	nonblock |= !!(msg->flags & MSG_DONTWAIT);
 	for (;;) {
 		n = recv_once(&op);
 		if (n == -EAGAIN && !nonblock) {
-			n = task_retry(t, &sk->wq, EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP, false,
-				       timed ? &deadline : NULL, recv_once, &op);
+			n = task_retry(t, &sk->wq, EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP,
+				       false, timed ? &deadline : NULL, recv_once, &op);
 			if (n == -ERESTARTSYS && timed)
 				n = -EINTR;
 		}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sockets. socket.c has what every family shares: the file, options, time limits, control messages in
- * and out (socket_scm.c). A family is a struct sock_family in its table and a struct sock_ops; AF_UNIX
- * is socket_unix*.c, another one fits beside it.
+ * Sockets. socket.c has what every family shares: the file, options, time limits, control messages
+ * in and out (socket_scm.c). A family is a struct sock_family in its table and a struct sock_ops;
+ * AF_UNIX is socket_unix*.c, another one fits beside it.
  *
  * A sock is held by its file and by whoever the family lets point at it (a peer, a queue).
  */
@@ -126,8 +126,8 @@ void scm_release(struct scm *scm);
 /* The caller's own credentials. */
 void scm_cred_self(struct task *t, struct scm_cred *cred);
 /*
- * Stores what came along at @control, which has @len bytes; descriptors are installed. Returns the bytes
- * used; sets MSG_CTRUNC.
+ * Stores what came along at @control, which has @len bytes; descriptors are installed. Returns the
+ * bytes used; sets MSG_CTRUNC.
  */
 size_t scm_deliver(struct task *t, struct sock *sk, struct sock_msg *msg, uaddr_t control,
 		   size_t len);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sockets in flight. A socket that only queued messages refer to, in queues that nobody can read any
- * more, would stay for ever. Like Linux's unix_gc of old: candidates are sockets all of whose file's
- * references are in flight; references from candidates' own queues are taken away on trial; what still
- * has some, and all that can be reached from there, is alive. The files in the queues of the rest are
- * dropped, which closes them.
+ * Sockets in flight. A socket that only queued messages refer to, in queues that nobody can read
+ * any more, would stay for ever. Like Linux's unix_gc of old: candidates are sockets all of whose
+ * file's references are in flight; references from candidates' own queues are taken away on trial;
+ * what still has some, and all that can be reached from there, is alive. The files in the queues of
+ * the rest are dropped, which closes them.
  *
- * A file being received is off the queue before its count falls (under gc_lock), so it can only look
- * more alive than it is.
+ * A file being received is off the queue before its count falls (under gc_lock), so it can only
+ * look more alive than it is.
  */
 #include "sentry/lib/list.h"
 #include "sentry/socket_unix.h"
@@ -62,7 +62,7 @@ static void visit_queue(struct unix_sock *u, visit_fn *visit)
 {
 	struct unix_buf *b;
 
-	list_for_each_entry(b, &u->queue, node) {
+	list_for_each_entry (b, &u->queue, node) {
 		for (unsigned int i = 0; b->scm.fds && i < b->scm.fds->n; i++) {
 			struct unix_sock *child = unix_of_file(b->scm.fds->files[i]);
 
@@ -79,7 +79,7 @@ static void visit_children(struct unix_sock *u, visit_fn *visit)
 
 	mutex_lock_nested(&u->sk.lock);
 	visit_queue(u, visit);
-	list_for_each_entry(c, &u->pending, pending_node) {
+	list_for_each_entry (c, &u->pending, pending_node) {
 		mutex_lock_nested(&c->sk.lock);
 		visit_queue(c, visit);
 		mutex_unlock(&c->sk.lock);
@@ -107,7 +107,7 @@ static void steal_files(struct unix_sock *u, struct list_head *stolen)
 {
 	struct unix_buf *b, *tmp;
 
-	list_for_each_entry_safe(b, tmp, &u->queue, node) {
+	list_for_each_entry_safe (b, tmp, &u->queue, node) {
 		if (!b->scm.fds)
 			continue;
 		list_del(&b->node);
@@ -123,7 +123,7 @@ static void steal_all(struct unix_sock *u, struct list_head *stolen)
 
 	mutex_lock_nested(&u->sk.lock);
 	steal_files(u, stolen);
-	list_for_each_entry(c, &u->pending, pending_node) {
+	list_for_each_entry (c, &u->pending, pending_node) {
 		mutex_lock_nested(&c->sk.lock);
 		steal_files(c, stolen);
 		mutex_unlock(&c->sk.lock);
@@ -135,23 +135,23 @@ static void collect_locked(struct list_head *stolen)
 {
 	struct unix_sock *u;
 
-	list_for_each_entry(u, &inflight_socks, inflight_node) {
+	list_for_each_entry (u, &inflight_socks, inflight_node) {
 		u->trial = u->inflight;
 		u->candidate = u->sk.file && refcount_read(&u->sk.file->refs) == u->inflight;
 		u->live = false;
 	}
-	list_for_each_entry(u, &inflight_socks, inflight_node)
+	list_for_each_entry (u, &inflight_socks, inflight_node)
 		if (u->candidate)
 			visit_children(u, trial_delete);
-	list_for_each_entry(u, &inflight_socks, inflight_node)
+	list_for_each_entry (u, &inflight_socks, inflight_node)
 		u->live = !u->candidate || u->trial > 0;
 	do {
 		found_live = false;
-		list_for_each_entry(u, &inflight_socks, inflight_node)
+		list_for_each_entry (u, &inflight_socks, inflight_node)
 			if (u->live)
 				visit_children(u, mark_live);
 	} while (found_live);
-	list_for_each_entry(u, &inflight_socks, inflight_node)
+	list_for_each_entry (u, &inflight_socks, inflight_node)
 		if (!u->live)
 			steal_all(u, stolen);
 }

@@ -2,8 +2,8 @@
 /*
  * Control messages: descriptors (SCM_RIGHTS) and credentials (SCM_CREDENTIALS), unix(7).
  *
- * Files in a queue are in flight; the sockets among them are counted (socket_gc.c), since a socket in
- * its own queue would never be closed. Dropping files can release a socket whose queue has files
+ * Files in a queue are in flight; the sockets among them are counted (socket_gc.c), since a socket
+ * in its own queue would never be closed. Dropping files can release a socket whose queue has files
  * again: a chain is worked off by a list, not by recursion.
  */
 #include <string.h>

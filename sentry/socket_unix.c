@@ -5,12 +5,14 @@
  *   new ──listen──▶ listening
  *   new ──connect, socketpair, accept──▶ connected ──peer closes──▶ both directions shut down
  *
- * connect makes the other end at once: a socket without a file on the listener's pending list, which
- * accept takes off. A stream's two ends hold each other until one's file is released. A datagram socket
- * that is connected is on its peer's `senders` list, to be woken when that has room again.
+ * connect makes the other end at once: a socket without a file on the listener's pending list,
+ * which accept takes off. A stream's two ends hold each other until one's file is released. A
+ * datagram socket that is connected is on its peer's `senders` list, to be woken when that has room
+ * again.
  *
- * A name is a socket inode (inode->socket, under the inode's lock) or an abstract one in the network
- * namespace's list (under its lock); the bound socket takes itself off when its file is released.
+ * A name is a socket inode (inode->socket, under the inode's lock) or an abstract one in the
+ * network namespace's list (under its lock); the bound socket takes itself off when its file is
+ * released.
  */
 #include "sentry/socket_unix.h"
 
@@ -25,11 +27,10 @@
 
 OBJTYPE(unix_type, "unix_sock")
 
-#define SUN_HEAD ((int)offsetof(struct sockaddr_un, sun_path))
+#define SUN_HEAD      ((int)offsetof(struct sockaddr_un, sun_path))
 #define SOMAXCONN_MAX 4096u
 
-#define EV_ALL                                                                                     \
-	(EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDHUP | EPOLLERR | EPOLLHUP)
+#define EV_ALL (EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDHUP | EPOLLERR | EPOLLHUP)
 
 static const struct sock_ops unix_ops;
 
@@ -113,7 +114,7 @@ static struct unix_sock *abstract_find(struct net_ns *net, const struct unix_add
 {
 	struct unix_sock *u, *other = NULL;
 
-	list_for_each_entry(u, &net->abstract, abstract_node) {
+	list_for_each_entry (u, &net->abstract, abstract_node) {
 		if (u->addr->len != addr->len ||
 		    memcmp(&u->addr->sun, &addr->sun, (size_t)addr->len))
 			continue;
@@ -605,7 +606,10 @@ static void unix_close(struct unix_sock *u, bool embryo)
 		list_del(&b->node);
 		unix_buf_free(b);
 	}
-	/* Whoever has it as a peer puts it; nobody may find it as a sender's target's list any more. */
+	/*
+	 * Whoever has it as a peer puts it; nobody may find it as a sender's target's list any
+	 * more.
+	 */
 	mutex_lock(&unix_topology);
 	while (!list_empty(&u->senders)) {
 		struct unix_sock *s = list_first_entry(&u->senders, struct unix_sock, sender_node);

@@ -3,8 +3,8 @@
  * AF_UNIX sockets, from inside: socket_unix.c (names and connections), socket_unix_msg.c (queues),
  * socket_gc.c (sockets in flight).
  *
- * Locks: gc lock or topology lock → one sock->lock (LOCK_STREAM all; never two sock->locks at once but
- * for a listener's and its queued connections', in that order).
+ * Locks: gc lock or topology lock → one sock->lock (LOCK_STREAM all; never two sock->locks at once
+ * but for a listener's and its queued connections', in that order).
  */
 #ifndef SENTRY_SOCKET_UNIX_H
 #define SENTRY_SOCKET_UNIX_H
@@ -39,19 +39,19 @@ struct unix_sock {
 	/* Under sk.lock, all but where it says otherwise. */
 	enum unix_state state;
 	bool dead, shut_rd, shut_wr;
-	struct unix_sock *peer; /* reference */
-	struct unix_addr *addr; /* reference; set once */
-	struct inode *inode;	/* bound to a path: reference */
-	struct net_ns *net;	/* of a bound abstract name: reference */
+	struct unix_sock *peer;		/* reference */
+	struct unix_addr *addr;		/* reference; set once */
+	struct inode *inode;		/* bound to a path: reference */
+	struct net_ns *net;		/* of a bound abstract name: reference */
 	struct list_head abstract_node; /* in net->abstract; under net->lock */
-	struct list_head queue; /* struct unix_buf */
+	struct list_head queue;		/* struct unix_buf */
 	size_t rx_bytes;
 	unsigned int rx_msgs;
-	_Atomic size_t wmem; /* bytes sent and not yet read */
+	_Atomic size_t wmem;	  /* bytes sent and not yet read */
 	struct list_head pending; /* listening: connections not yet accepted, by pending_node */
 	struct list_head pending_node;
 	unsigned int npending, backlog;
-	struct scm_cred cred; /* what SO_PEERCRED of the other side says of us; reference */
+	struct scm_cred cred;	  /* what SO_PEERCRED of the other side says of us; reference */
 	struct scm_cred peercred; /* reference */
 	struct list_head senders; /* datagram sockets connected to us; under the topology lock */
 	struct list_head sender_node;

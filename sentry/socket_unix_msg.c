@@ -2,8 +2,8 @@
 /*
  * AF_UNIX: messages in queues. The sender makes a buffer, copies the bytes in without any lock and
  * puts it on the receiver's queue; the receiver takes it off or eats it up bit by bit. A sender is
- * charged for what hasn't been read, and woken as that falls; datagram receivers also limit how many
- * messages wait.
+ * charged for what hasn't been read, and woken as that falls; datagram receivers also limit how
+ * many messages wait.
  */
 #include <string.h>
 
@@ -76,7 +76,7 @@ void unix_wake_senders(struct unix_sock *u)
 
 	waitq_wake(&u->sk.wq, EV_OUT);
 	mutex_lock(&unix_topology);
-	list_for_each_entry(s, &u->senders, sender_node)
+	list_for_each_entry (s, &u->senders, sender_node)
 		waitq_wake(&s->sk.wq, EV_OUT);
 	mutex_unlock(&unix_topology);
 }
@@ -431,7 +431,7 @@ static ssize_t recv_stream_locked(struct unix_sock *u, struct sock_msg *msg,
 	struct unix_buf *b, *tmp;
 	ssize_t done = 0;
 
-	list_for_each_entry_safe(b, tmp, &u->queue, node) {
+	list_for_each_entry_safe (b, tmp, &u->queue, node) {
 		size_t want = MIN(b->len - b->off, msg->iter.count), n;
 
 		if (!msg->iter.count || (!first && !same_sender(u, msg, b)))

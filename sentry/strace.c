@@ -103,25 +103,53 @@ static void put_argv(struct line *l, struct task *t, uaddr_t addr)
 static const struct flag_name {
 	uint64_t bit;
 	const char *name;
-} open_flags[] = {
-	{O_CREAT, "O_CREAT"},	    {O_EXCL, "O_EXCL"},		{O_NOCTTY, "O_NOCTTY"},
-	{O_TRUNC, "O_TRUNC"},	    {O_APPEND, "O_APPEND"},	{O_NONBLOCK, "O_NONBLOCK"},
-	{O_DIRECTORY, "O_DIRECTORY"}, {O_NOFOLLOW, "O_NOFOLLOW"}, {O_CLOEXEC, "O_CLOEXEC"},
-	{O_PATH, "O_PATH"},	    {0, NULL},
-}, prot_flags[] = {
-	{PROT_READ, "PROT_READ"}, {PROT_WRITE, "PROT_WRITE"}, {PROT_EXEC, "PROT_EXEC"}, {0, NULL},
-}, map_flags[] = {
-	{MAP_SHARED, "MAP_SHARED"}, {MAP_PRIVATE, "MAP_PRIVATE"}, {MAP_FIXED, "MAP_FIXED"},
-	{MAP_ANONYMOUS, "MAP_ANONYMOUS"}, {MAP_NORESERVE, "MAP_NORESERVE"},
-	{MAP_STACK, "MAP_STACK"}, {0, NULL},
-}, clone_flags[] = {
-	{CLONE_VM, "CLONE_VM"}, {CLONE_FS, "CLONE_FS"}, {CLONE_FILES, "CLONE_FILES"},
-	{CLONE_SIGHAND, "CLONE_SIGHAND"}, {CLONE_VFORK, "CLONE_VFORK"},
-	{CLONE_PARENT, "CLONE_PARENT"}, {CLONE_THREAD, "CLONE_THREAD"},
-	{CLONE_NEWNS, "CLONE_NEWNS"}, {CLONE_SYSVSEM, "CLONE_SYSVSEM"},
-	{CLONE_SETTLS, "CLONE_SETTLS"}, {CLONE_PARENT_SETTID, "CLONE_PARENT_SETTID"},
-	{CLONE_CHILD_CLEARTID, "CLONE_CHILD_CLEARTID"},
-	{CLONE_CHILD_SETTID, "CLONE_CHILD_SETTID"}, {CLONE_NEWPID, "CLONE_NEWPID"}, {0, NULL},
+} open_flags[] =
+	{
+		{O_CREAT, "O_CREAT"},
+		{O_EXCL, "O_EXCL"},
+		{O_NOCTTY, "O_NOCTTY"},
+		{O_TRUNC, "O_TRUNC"},
+		{O_APPEND, "O_APPEND"},
+		{O_NONBLOCK, "O_NONBLOCK"},
+		{O_DIRECTORY, "O_DIRECTORY"},
+		{O_NOFOLLOW, "O_NOFOLLOW"},
+		{O_CLOEXEC, "O_CLOEXEC"},
+		{O_PATH, "O_PATH"},
+		{0, NULL},
+},
+  prot_flags[] =
+	  {
+		  {PROT_READ, "PROT_READ"},
+		  {PROT_WRITE, "PROT_WRITE"},
+		  {PROT_EXEC, "PROT_EXEC"},
+		  {0, NULL},
+},
+  map_flags[] =
+	  {
+		  {MAP_SHARED, "MAP_SHARED"},
+		  {MAP_PRIVATE, "MAP_PRIVATE"},
+		  {MAP_FIXED, "MAP_FIXED"},
+		  {MAP_ANONYMOUS, "MAP_ANONYMOUS"},
+		  {MAP_NORESERVE, "MAP_NORESERVE"},
+		  {MAP_STACK, "MAP_STACK"},
+		  {0, NULL},
+},
+  clone_flags[] = {
+	  {CLONE_VM, "CLONE_VM"},
+	  {CLONE_FS, "CLONE_FS"},
+	  {CLONE_FILES, "CLONE_FILES"},
+	  {CLONE_SIGHAND, "CLONE_SIGHAND"},
+	  {CLONE_VFORK, "CLONE_VFORK"},
+	  {CLONE_PARENT, "CLONE_PARENT"},
+	  {CLONE_THREAD, "CLONE_THREAD"},
+	  {CLONE_NEWNS, "CLONE_NEWNS"},
+	  {CLONE_SYSVSEM, "CLONE_SYSVSEM"},
+	  {CLONE_SETTLS, "CLONE_SETTLS"},
+	  {CLONE_PARENT_SETTID, "CLONE_PARENT_SETTID"},
+	  {CLONE_CHILD_CLEARTID, "CLONE_CHILD_CLEARTID"},
+	  {CLONE_CHILD_SETTID, "CLONE_CHILD_SETTID"},
+	  {CLONE_NEWPID, "CLONE_NEWPID"},
+	  {0, NULL},
 };
 
 static void put_flags(struct line *l, uint64_t v, const struct flag_name *names, bool first)
@@ -139,9 +167,9 @@ static void put_flags(struct line *l, uint64_t v, const struct flag_name *names,
 
 static void put_futex_op(struct line *l, uint64_t op)
 {
-	static const char *const names[] = {"WAIT", "WAKE", "FD", "REQUEUE", "CMP_REQUEUE",
-					    "WAKE_OP", "LOCK_PI", "UNLOCK_PI", "TRYLOCK_PI",
-					    "WAIT_BITSET", "WAKE_BITSET"};
+	static const char *const names[] = {"WAIT",	   "WAKE",	  "FD",		"REQUEUE",
+					    "CMP_REQUEUE", "WAKE_OP",	  "LOCK_PI",	"UNLOCK_PI",
+					    "TRYLOCK_PI",  "WAIT_BITSET", "WAKE_BITSET"};
 	uint64_t cmd = op & 127;
 
 	if (cmd < ARRAY_SIZE(names))
@@ -214,7 +242,8 @@ static void put_arg(struct line *l, struct task *t, const char *kind, size_t len
 #undef IS
 }
 
-static void put_call(struct line *l, struct task *t, long nr, const uint64_t *a, long ret, bool done)
+static void put_call(struct line *l, struct task *t, long nr, const uint64_t *a, long ret,
+		     bool done)
 {
 	const struct syscall_row *row = nr >= 0 && nr < SYSCALL_MAX ? &syscall_table[nr] : NULL;
 	const char *p = row && row->name ? row->args : "hex hex hex hex hex hex";
@@ -271,10 +300,11 @@ void strace_exit(struct task *t, long nr, const uint64_t *a, long ret)
 	if (ret >= -MAX_ERRNO && ret < 0) {
 		const char *name = strerrorname_np((int)-ret);
 
-		put(&l, " = -1 %s", name ? name
-				    : ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK
-					    ? "ERESTART (interrupted)"
-					    : "error");
+		put(&l, " = -1 %s",
+		    name ? name
+		    : ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK
+			    ? "ERESTART (interrupted)"
+			    : "error");
 	} else if (ret > 0xffffff) {
 		put(&l, " = %#lx", (unsigned long)ret);
 	} else {

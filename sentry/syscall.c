@@ -15,7 +15,11 @@
 
 const struct syscall_row syscall_table[SYSCALL_MAX] = {
 #define SYSCALL(nr, nm, kinds, lvl, nt)                                                            \
-	[nr] = {.name = #nm, .args = kinds, .fn = BODY_##lvl(nm), .level = SYSCALL_##lvl, .note = nt},
+	[nr] = {.name = #nm,                                                                       \
+		.args = kinds,                                                                     \
+		.fn = BODY_##lvl(nm),                                                              \
+		.level = SYSCALL_##lvl,                                                            \
+		.note = nt},
 #include "sentry/syscalls.def"
 #undef SYSCALL
 };

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The system-call table. syscalls.def has a row per call; the dispatch table, the strace printer,
- * `kvmsbox syscalls` and the table in the docs come from it. Bodies are in sentry/syscalls/<topic>.c:
+ * `kvmsbox syscalls` and the table in the docs come from it. Bodies are in
+ * sentry/syscalls/<topic>.c:
  *
  *	long sys_NAME(struct task *t, const uint64_t *a)
  *
  * a[0..5] are the raw arguments. The result is what the application gets, -errno, or a restart code
- * (-ERESTARTSYS …, resolved by signal_deliver). A row without a body answers -ENOSYS and is counted.
+ * (-ERESTARTSYS …, resolved by signal_deliver). A row without a body answers -ENOSYS and is
+ * counted.
  */
 #ifndef SENTRY_SYSCALLS_H
 #define SENTRY_SYSCALLS_H
@@ -53,7 +55,10 @@ void strace_signal(struct task *t, const siginfo_t *info);
 #undef SYSCALL
 
 /* Pieces many bodies share (sentry/syscalls/common.c). */
-/* Copies a path name in: kmalloc'd, ERR_PTR(-EFAULT, -ENAMETOOLONG, -ENOENT for "" unless @empty_ok). */
+/*
+ * Copies a path name in: kmalloc'd, ERR_PTR(-EFAULT, -ENAMETOOLONG, -ENOENT for "" unless
+ * @empty_ok).
+ */
 char *user_path(struct task *t, uaddr_t addr, bool empty_ok);
 /*
  * The base for the *at calls: for an absolute @name or AT_FDCWD an empty path (walk from cwd/root),

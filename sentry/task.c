@@ -26,7 +26,7 @@ static struct user_counts *user_counts_charge(struct kernel *k, uid_t uid)
 	struct user_counts *u;
 
 	mutex_lock(&k->users_lock);
-	list_for_each_entry(u, &k->users, node) {
+	list_for_each_entry (u, &k->users, node) {
 		if (u->uid == uid) {
 			refcount_get(&u->refs);
 			goto out_charge;
@@ -559,7 +559,7 @@ void thread_group_times(struct thread_group *tg, uint64_t *utime, uint64_t *stim
 	mutex_lock(&tg->kernel->tasklist);
 	*utime = tg->utime_ns;
 	*stime = tg->stime_ns;
-	list_for_each_entry(t, &tg->threads, tg_node) {
+	list_for_each_entry (t, &tg->threads, tg_node) {
 		uint64_t u, s;
 
 		if (t->exiting)

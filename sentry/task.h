@@ -9,8 +9,8 @@
  *		  thread, process, process group or session (pid.h)
  *
  * Locks: kernel->tasklist guards the process tree, groups, sessions, and states that wait(2) looks
- * at; sighand->lock guards actions and all pending queues, masks and stop state of its groups' tasks.
- * tasklist is taken first.
+ * at; sighand->lock guards actions and all pending queues, masks and stop state of its groups'
+ * tasks. tasklist is taken first.
  *
  * References on a task: its own host thread (dropped when it ends), struct pid's link until
  * release, and whoever looked it up. On a thread group: each of its tasks; a zombie's place in its
@@ -60,19 +60,19 @@ struct robust_list_ref {
 struct task {
 	struct refcount refs;
 	struct kernel *kernel;
-	struct thread_group *tg; /* reference */
+	struct thread_group *tg;  /* reference */
 	struct user_counts *user; /* the real user's, whom it is charged to; reference */
 	struct list_head tg_node; /* in tg->threads; under tasklist */
-	struct pid *pid;	 /* this thread's identity; reference */
-	_Atomic int state;	 /* enum task_state */
+	struct pid *pid;	  /* this thread's identity; reference */
+	_Atomic int state;	  /* enum task_state */
 
 	/*
-	 * Task-owned: used by the task's own thread; others look under tasklist (mm, files of a task
-	 * for /proc: take task->own_lock and a reference).
+	 * Task-owned: used by the task's own thread; others look under tasklist (mm, files of a
+	 * task for /proc: take task->own_lock and a reference).
 	 */
-	struct mutex own_lock; /* LOCK_OBJECT */
-	struct vfs_ctx vfs;    /* cred (reference), fs (reference), mnt_ns (reference), um of mm */
-	struct mm *mm;	       /* reference; NULL once exited */
+	struct mutex own_lock;	/* LOCK_OBJECT */
+	struct vfs_ctx vfs;	/* cred (reference), fs (reference), mnt_ns (reference), um of mm */
+	struct mm *mm;		/* reference; NULL once exited */
 	struct fd_table *files; /* reference; NULL once exited */
 	struct uts_ns *uts;
 	struct ipc_ns *ipc;
@@ -81,9 +81,9 @@ struct task {
 
 	struct arch_regs regs;
 	struct context *ctx;
-	long syscall_nr; /* in progress or last, -1 none */
+	long syscall_nr;			     /* in progress or last, -1 none */
 	uint64_t fault_trapno, fault_err, fault_cr2; /* of the last synchronous fault, for frames */
-	char comm[TASK_COMM_LEN]; /* under own_lock */
+	char comm[TASK_COMM_LEN];		     /* under own_lock */
 	bool no_new_privs;
 	uaddr_t clear_child_tid, set_child_tid;
 	struct robust_list_ref robust;
@@ -96,23 +96,23 @@ struct task {
 
 	/* Signals: under tg->sighand->lock. */
 	struct sigqueue_head pending;
-	uint64_t blocked;	/* mask */
-	uint64_t saved_mask;	/* to restore when no handler runs (sigsuspend, ppoll) */
+	uint64_t blocked;    /* mask */
+	uint64_t saved_mask; /* to restore when no handler runs (sigsuspend, ppoll) */
 	bool restore_mask;
-	uint64_t wait_mask;	/* sigtimedwait: signals that wake it though blocked */
+	uint64_t wait_mask; /* sigtimedwait: signals that wake it though blocked */
 	uaddr_t altstack_sp;
 	uint64_t altstack_size;
 	int altstack_flags;
 	struct waitq signalfd_wait;
 	_Atomic bool sigpending_hint; /* something deliverable or a stop/exit to see: look */
-	_Atomic uint64_t user_seq; /* trips into user code so far */
-	_Atomic bool in_user; /* in ctx_run or about to enter it: kick to get attention */
+	_Atomic uint64_t user_seq;    /* trips into user code so far */
+	_Atomic bool in_user;	      /* in ctx_run or about to enter it: kick to get attention */
 
 	struct task_fast fast; /* calls without a trap (fastcall.h) */
 
 	/* Sleeping (task_block.c). */
-	_Atomic uint32_t wake;	 /* host futex: 0 asleep or about to be, 1 woken */
-	_Atomic bool killed;	 /* a fatal end is pending: leave everything */
+	_Atomic uint32_t wake; /* host futex: 0 asleep or about to be, 1 woken */
+	_Atomic bool killed;   /* a fatal end is pending: leave everything */
 	struct restart_block {
 		long (*fn)(struct task *t, struct restart_block *rb);
 		uint64_t arg[6];
@@ -123,11 +123,11 @@ struct task {
 	struct task *vfork_child_of; /* parent to release on exec or exit; reference */
 	_Atomic uint32_t vfork_done; /* set by the child */
 	bool exiting;
-	int exit_code; /* wait status */
+	int exit_code;		    /* wait status */
 	struct timespec start_time; /* CLOCK_BOOTTIME */
 	uint64_t nvcsw, nivcsw;
 	uint64_t utime_ns, stime_ns; /* of this thread, once dead */
-	int host_tid; /* of the thread that drives it; 0 before */
+	int host_tid;		     /* of the thread that drives it; 0 before */
 	uint64_t nsyscalls;
 };
 
@@ -136,12 +136,12 @@ enum stop_state { STOP_NONE, STOP_PENDING, STOP_STOPPED };
 struct thread_group {
 	struct refcount refs;
 	struct kernel *kernel;
-	struct pid *pid; /* process ID; reference */
+	struct pid *pid;     /* process ID; reference */
 	struct task *leader; /* under tasklist; may be a zombie thread */
 	/* Changed under tasklist and sighand->lock: either is enough to read. */
-	struct list_head threads; /* task.tg_node */
-	int nr_threads, nr_live;  /* all, and those not exiting */
-	struct sighand *sighand;  /* reference; replaced by exec under tasklist */
+	struct list_head threads;	     /* task.tg_node */
+	int nr_threads, nr_live;	     /* all, and those not exiting */
+	struct sighand *sighand;	     /* reference; replaced by exec under tasklist */
 	struct sigqueue_head shared_pending; /* under sighand->lock */
 	/* Tree: under tasklist. */
 	struct thread_group *parent; /* borrowed: a parent outlives its links; NULL for init */
@@ -152,7 +152,7 @@ struct thread_group {
 	int exit_signal;
 	struct pid *pgrp, *session; /* references */
 	struct list_head pgrp_node, session_node;
-	struct tty *tty; /* controlling terminal; reference */
+	struct tty *tty;	 /* controlling terminal; reference */
 	struct waitq child_wait; /* wait(2) sleeps here; also pidfd's readiness of this group */
 	struct waitq pidfd_wait;
 	/* Group exit and stop: under sighand->lock. */
@@ -160,13 +160,13 @@ struct thread_group {
 	int group_exit_code;
 	struct task *exec_task; /* execve in progress: everyone else dies */
 	enum stop_state stop;
-	int stop_signal, stop_count; /* threads still to stop */
+	int stop_signal, stop_count;	  /* threads still to stop */
 	bool stop_reported, cont_pending; /* for wait(2) */
 	uint32_t cont_seq; /* SIGCONTs so far: a stop signal dequeued before one is void */
-	bool is_zombie; /* under tasklist */
-	int exit_code;	/* wait status once zombie */
+	bool is_zombie;	   /* under tasklist */
+	int exit_code;	   /* wait status once zombie */
 	struct rlimit limits[RLIM_NLIMITS]; /* under own lock */
-	struct mutex limits_lock; /* LOCK_OBJECT */
+	struct mutex limits_lock;	    /* LOCK_OBJECT */
 	/* Accounting of dead threads and waited-for children: under tasklist. */
 	uint64_t utime_ns, stime_ns, cutime_ns, cstime_ns;
 	struct rusage dead_ru, child_ru;
@@ -180,11 +180,11 @@ struct thread_group {
 /* How the new task relates to its maker: clone flags and the pieces it gets. */
 struct task_args {
 	struct kernel *kernel;
-	struct thread_group *tg;   /* join it, or NULL: a new one */
-	struct sighand *sighand;   /* reference consumed */
+	struct thread_group *tg; /* join it, or NULL: a new one */
+	struct sighand *sighand; /* reference consumed */
 	int exit_signal;
 	const struct rlimit *limits;
-	struct cred *cred;	   /* references below are consumed by task_alloc, on failure too */
+	struct cred *cred; /* references below are consumed by task_alloc, on failure too */
 	struct fs_context *fs;
 	struct mnt_ns *mnt_ns;
 	struct fd_table *files;
@@ -193,7 +193,7 @@ struct task_args {
 	struct ipc_ns *ipc;
 	struct net_ns *net;
 	struct pid_ns *pid_ns;
-	const pid_t *set_tid;	   /* clone3 set_tid: wanted numbers, innermost first */
+	const pid_t *set_tid; /* clone3 set_tid: wanted numbers, innermost first */
 	size_t set_tid_size;
 	const char *comm;
 };
@@ -250,15 +250,16 @@ void thread_group_times(struct thread_group *tg, uint64_t *utime_ns, uint64_t *s
  */
 void task_block_prepare(struct task *t);
 /*
- * Sleeps until task_wake, @deadline (absolute, on CLOCK_MONOTONIC or CLOCK_REALTIME by @clock; NULL:
- * none) or a signal. 0, -ETIMEDOUT, or -ERESTARTSYS (a deliverable signal or the end is pending).
+ * Sleeps until task_wake, @deadline (absolute, on CLOCK_MONOTONIC or CLOCK_REALTIME by @clock;
+ * NULL: none) or a signal. 0, -ETIMEDOUT, or -ERESTARTSYS (a deliverable signal or the end is
+ * pending).
  */
 int task_block(struct task *t, int clock, const struct timespec *deadline) __must_check;
 /* The same, deaf to signals but not to SIGKILL. */
 int task_block_killable(struct task *t) __must_check;
 /* Sleeps until task_wake, whatever it is for (group stop). */
 void task_wait_wake(struct task *t);
-void task_wake(struct task *t); /* from any thread, under LOCK_WAITQ too */
+void task_wake(struct task *t);	       /* from any thread, under LOCK_WAITQ too */
 bool task_interrupted(struct task *t); /* would task_block return -ERESTARTSYS? */
 /* A waiter whose callback wakes @t. */
 struct task_waiter {
@@ -283,7 +284,7 @@ void task_start_image(struct task *t, uaddr_t entry, uaddr_t sp);
 void task_mm_limits(struct task *t, struct mm_limits *l);
 
 /* Ends of life (exit.c). @code is a wait status. */
-void task_exit_group(struct task *t, int code);   /* marks; the caller returns to the run loop */
+void task_exit_group(struct task *t, int code); /* marks; the caller returns to the run loop */
 void task_exit_thread(struct task *t, int code);
 /* Makes the other threads die and waits for them (execve). 0 or -EINTR. */
 int task_zap_other_threads(struct task *t);

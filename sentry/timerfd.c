@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * timerfd_create(2). An expiry stops the timer; reading (or asking) works out how many intervals have
- * passed since and starts it again, so a short interval costs nothing while nobody reads.
+ * timerfd_create(2). An expiry stops the timer; reading (or asking) works out how many intervals
+ * have passed since and starts it again, so a short interval costs nothing while nobody reads.
  *
  * Differs from Linux: TFD_TIMER_CANCEL_ON_SET never cancels, as nothing in here can set the clock.
  */
@@ -78,7 +78,7 @@ static ssize_t timerfd_read(struct kiocb *io, struct iov_iter *to)
 	tf->ticks = 0;
 	mutex_unlock(&tf->lock);
 	return iov_copy_to(to, &ticks, sizeof(ticks)) == sizeof(ticks) ? (ssize_t)sizeof(ticks)
-									: -EFAULT;
+								       : -EFAULT;
 }
 
 static uint32_t timerfd_poll(struct file *file)

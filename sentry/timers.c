@@ -3,18 +3,20 @@
  * The timers of a process: setitimer(2)'s three and those of timer_create(2). All of them end in a
  * ktimer whose callback sends a signal.
  *
- *   disarmed ──set──▶ armed ──expiry──▶ signal queued ──taken from the queue──▶ armed again (interval)
+ *   disarmed ──set──▶ armed ──expiry──▶ signal queued ──taken from the queue──▶ armed again
+ *   (interval)
  *                                       signal ignored ──▶ armed again at once
  *
  * A POSIX timer with an interval rests while its signal is queued; what passes meanwhile is its
- * overrun count, worked out when the signal is taken (timers_signal_dequeued). Whether it is queued is
- * read off the queue itself, so flushing a queue needs no word to us.
+ * overrun count, worked out when the signal is taken (timers_signal_dequeued). Whether it is queued
+ * is read off the queue itself, so flushing a queue needs no word to us.
  *
- * Timers on CPU-time clocks are polled: the ktimer is set to when the clock could reach the expiry at
- * the earliest, given how many threads run, and looks again.
+ * Timers on CPU-time clocks are polled: the ktimer is set to when the clock could reach the expiry
+ * at the earliest, given how many threads run, and looks again.
  *
- * Everything is in tg->posix_timers, made on first use. Locks: sighand->lock → pt->lock (LOCK_OBJECT) →
- * timer heap. Callbacks hold neither when they send; ktimer_cancel is called without either.
+ * Everything is in tg->posix_timers, made on first use. Locks: sighand->lock → pt->lock
+ * (LOCK_OBJECT) → timer heap. Callbacks hold neither when they send; ktimer_cancel is called
+ * without either.
  */
 #include "sentry/timers.h"
 
@@ -29,10 +31,10 @@
 #include "sentry/syscalls.h"
 #include "sentry/timespec.h"
 
-#define CPU_POLL_MIN	1000000 /* ns between looks at a CPU-time clock */
-#define IGNORED_MIN	1000000 /* ns between expiries nobody hears of */
-#define ITIMER_MIN	50000	/* ns between SIGALRMs */
-#define TIMERS_MAX	65536
+#define CPU_POLL_MIN 1000000 /* ns between looks at a CPU-time clock */
+#define IGNORED_MIN  1000000 /* ns between expiries nobody hears of */
+#define ITIMER_MIN   50000   /* ns between SIGALRMs */
+#define TIMERS_MAX   65536
 
 /* What a CPU-time clock counts; 0: a clock that ktimer knows. */
 enum cpu_kind { CPU_NONE, CPU_PROCESS, CPU_PROCESS_USER, CPU_THREAD };
@@ -40,9 +42,9 @@ enum cpu_kind { CPU_NONE, CPU_PROCESS, CPU_PROCESS_USER, CPU_THREAD };
 struct itimer {
 	struct ktimer timer;
 	struct thread_group *tg;
-	enum cpu_kind cpu; /* const */
-	int signo;	   /* const */
-	bool armed;	   /* under pt->lock, like all below */
+	enum cpu_kind cpu;	/* const */
+	int signo;		/* const */
+	bool armed;		/* under pt->lock, like all below */
 	int64_t next, interval; /* ns on CLOCK_MONOTONIC or of CPU time */
 };
 
@@ -139,7 +141,7 @@ static int64_t cpu_now(struct thread_group *tg, enum cpu_kind kind, struct pid *
 	}
 	mutex_lock(&tg->kernel->tasklist);
 	total = tg->utime_ns + (kind == CPU_PROCESS ? tg->stime_ns : 0);
-	list_for_each_entry(t, &tg->threads, tg_node) {
+	list_for_each_entry (t, &tg->threads, tg_node) {
 		if (t->exiting)
 			continue;
 		task_times(t, &user, &sys);
@@ -274,7 +276,7 @@ static bool ptimer_queued(struct posix_timer *pt)
 	struct sigqueue *e;
 	bool found = false;
 
-	list_for_each_entry(e, &q->list, node) {
+	list_for_each_entry (e, &q->list, node) {
 		if (e->info.si_code == SI_TIMER && e->info.si_timerid == pt->id &&
 		    e->info.si_signo == pt->ev.signo)
 			found = true;
@@ -375,10 +377,12 @@ void timers_signal_dequeued(struct task *t, siginfo_t *info)
 	p = (void *)(uintptr_t)radix_get(&pt->by_id, (uint64_t)info->si_timerid + 1);
 	if (p && p->ev.signo == info->si_signo) {
 		if (p->rests) {
-			/* The CPU clocks need tasklist, which comes first: their overruns are lost. */
-			now = p->cpu == CPU_NONE ? clock_now(p->tg, p->clock, CPU_NONE, NULL,
-							     &nthreads)
-						 : p->next;
+			/*
+			 * The CPU clocks need tasklist, which comes first: their overruns are lost.
+			 */
+			now = p->cpu == CPU_NONE
+				      ? clock_now(p->tg, p->clock, CPU_NONE, NULL, &nthreads)
+				      : p->next;
 			ptimer_resume_locked(p, now, nthreads);
 		}
 		info->si_overrun = p->last_overrun;
@@ -425,7 +429,7 @@ static int cpu_kind_of(struct task *t, clockid_t clock, enum cpu_kind *kind, str
 		return -EINVAL;
 	/* clock_getcpuclockid(3) of the caller's own process or one of its threads. */
 	if (clock & 4) {
-		pid_t nr = (pid_t)~((unsigned int)clock >> 3 | 0xe0000000u);
+		pid_t nr = (pid_t) ~((unsigned int)clock >> 3 | 0xe0000000u);
 
 		*kind = CPU_THREAD;
 		*thread = nr ? thread_pid(t, nr) : pid_get(t->pid);
@@ -477,8 +481,9 @@ int ptimer_create(struct task *t, clockid_t clock, const struct timer_event *ev)
 	if (err)
 		goto out_free;
 	if (p->cpu == CPU_NONE) {
-		p->clock = clock == CLOCK_REALTIME_ALARM ? CLOCK_REALTIME
-			   : clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME : clock;
+		p->clock = clock == CLOCK_REALTIME_ALARM   ? CLOCK_REALTIME
+			   : clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME
+							   : clock;
 		p->timer.clock = p->clock;
 	}
 	p->tg = t->tg;
@@ -529,7 +534,8 @@ static void ptimer_report_locked(struct posix_timer *p, int64_t now, struct itim
 
 /*
  * What the CPU clock of timer @id shows has to be known before pt->lock is taken; the timer's kind
- * never changes. Only this process's threads delete its timers: the kind is copied out under the lock.
+ * never changes. Only this process's threads delete its timers: the kind is copied out under the
+ * lock.
  */
 static int ptimer_now(struct posix_timers *pt, int id, int64_t *now, unsigned int *nthreads)
 {

@@ -2,9 +2,9 @@
 /*
  * Terminals: their life, and what they have to do with sessions.
  *
- * A session leader without one gets a controlling terminal by opening a terminal or by TIOCSCTTY; its
- * children inherit it. The foreground process group gets the signals of the keyboard and may read;
- * others are stopped by SIGTTIN and SIGTTOU. Everything here about sessions is under
+ * A session leader without one gets a controlling terminal by opening a terminal or by TIOCSCTTY;
+ * its children inherit it. The foreground process group gets the signals of the keyboard and may
+ * read; others are stopped by SIGTTIN and SIGTTOU. Everything here about sessions is under
  * kernel->tasklist, which is taken after tty->lock.
  *
  * When the master is closed or the session leader ends, the slave files of that time are dead: they
@@ -24,8 +24,7 @@
 
 OBJTYPE(tty_type, "tty")
 
-#define TTY_ALL_EVENTS                                                                             \
-	(EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLERR | EPOLLHUP)
+#define TTY_ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLERR | EPOLLHUP)
 
 struct tty *tty_get(struct tty *tty)
 {
@@ -174,8 +173,8 @@ static void set_controlling_locked(struct tty *tty, struct thread_group *tg)
 }
 
 /*
- * Nobody of the terminal's session has it any more. The caller has a reference of its own, so the last
- * one isn't dropped under the lock.
+ * Nobody of the terminal's session has it any more. The caller has a reference of its own, so the
+ * last one isn't dropped under the lock.
  */
 static void drop_session_locked(struct tty *tty)
 {
@@ -184,7 +183,7 @@ static void drop_session_locked(struct tty *tty)
 
 	if (!session)
 		return;
-	list_for_each_entry(tg, &session->session_members, session_node) {
+	list_for_each_entry (tg, &session->session_members, session_node) {
 		if (tg->tty == tty) {
 			tg->tty = NULL;
 			tty_put(tty);

@@ -3,8 +3,8 @@
  * Terminals, from inside: the object shared by tty.c (life, job control), tty_ldisc.c (the line
  * discipline), tty_ioctl.c, pty.c (the two kinds of file) and devpts.c (names).
  *
- * A terminal is a pty pair: what is written to the master is typed at the slave. Who holds a reference:
- * each open file of either side, each thread group whose controlling terminal it is.
+ * A terminal is a pty pair: what is written to the master is typed at the slave. Who holds a
+ * reference: each open file of either side, each thread group whose controlling terminal it is.
  */
 #ifndef SENTRY_TTY_H
 #define SENTRY_TTY_H
@@ -35,22 +35,22 @@ struct ktermios {
 struct tty {
 	struct refcount refs;
 	struct kernel *kernel;
-	struct path pts;      /* the devpts instance's root; references */
-	struct devpts *fs;    /* kept by pts */
-	int index;	      /* const */
-	struct dentry *name;  /* in devpts while the master is open */
+	struct path pts;     /* the devpts instance's root; references */
+	struct devpts *fs;   /* kept by pts */
+	int index;	     /* const */
+	struct dentry *name; /* in devpts while the master is open */
 	struct waitq slave_wq, master_wq;
 	/* Under kernel->tasklist. */
 	struct pid *pgrp, *session; /* references, or NULL */
-	struct mutex lock; /* LOCK_STREAM, guards all below */
+	struct mutex lock;	    /* LOCK_STREAM, guards all below */
 	struct ktermios termios;
 	struct winsize ws;
 	bool locked, exclusive;
 	bool master_open;
-	unsigned int slaves;	/* open files */
-	bool slave_was_open;	/* since the master was opened */
-	uint64_t hangups;	/* a slave file with another count in file->pos is dead */
-	bool stopped;		/* by XOFF or TCXONC: no output */
+	unsigned int slaves; /* open files */
+	bool slave_was_open; /* since the master was opened */
+	uint64_t hangups;    /* a slave file with another count in file->pos is dead */
+	bool stopped;	     /* by XOFF or TCXONC: no output */
 	bool packet;
 	uint8_t pktstatus;
 	/* Input: typed, not yet read. head and tail count entries ever put and taken. */
@@ -65,7 +65,7 @@ struct tty {
 	unsigned int out_head, out_tail;
 	/* VTIME. */
 	struct ktimer vtimer;
-	uint64_t vread;	   /* which read it is for; 0: none */
+	uint64_t vread; /* which read it is for; 0: none */
 	bool vtime_passed;
 };
 
@@ -73,7 +73,10 @@ struct tty {
 int tty_init(void) __must_check;
 /* A pair with the master open, locked, named in @pts (a devpts root). ERR_PTR on failure. */
 struct tty *tty_alloc(struct kernel *k, const struct path *pts, struct cred *cred);
-/* May the caller use it so? 0, -EIO, or -ERESTARTSYS with @sig sent to its group (SIGTTIN, SIGTTOU). */
+/*
+ * May the caller use it so? 0, -EIO, or -ERESTARTSYS with @sig sent to its group (SIGTTIN,
+ * SIGTTOU).
+ */
 int tty_check_change(const struct vfs_ctx *ctx, struct tty *tty, int sig);
 void tty_signal_pgrp(struct tty *tty, int sig);
 /* The master is gone. */

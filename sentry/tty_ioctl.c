@@ -22,10 +22,10 @@ _Static_assert(TERMIOS_SIZE == 36 && sizeof(struct ktermios) == 44, "termios of 
 
 static uint32_t speed_of(uint32_t cflag)
 {
-	static const uint32_t low[] = {0,   50,	 75,  110,  134,  150,	200,  300,
+	static const uint32_t low[] = {0,   50,	  75,	110,  134,  150,  200,	 300,
 				       600, 1200, 1800, 2400, 4800, 9600, 19200, 38400};
-	static const uint32_t high[] = {0,	57600,	115200, 230400, 460800, 500000,
-					576000, 921600, 1000000, 1152000, 1500000, 2000000,
+	static const uint32_t high[] = {0,	 57600,	  115200,  230400,  460800,  500000,
+					576000,	 921600,  1000000, 1152000, 1500000, 2000000,
 					2500000, 3000000, 3500000, 4000000};
 
 	return cflag & BOTHER_X ? high[cflag & 017] : low[cflag & 017];

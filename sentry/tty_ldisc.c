@@ -563,7 +563,7 @@ void ldisc_set_termios(struct tty *tty, const struct ktermios *new)
 		/* What has been typed becomes readable, or editable no more. */
 		tty->lnext = false;
 		tty->line_start = tty->head;
-		if ((new->lflag & ICANON) && in_used(tty)) {
+		if ((new->lflag &ICANON) && in_used(tty)) {
 			uint16_t *last = in_at(tty, tty->head - 1);
 
 			if (!(*last & TTY_MARK)) {
@@ -572,9 +572,9 @@ void ldisc_set_termios(struct tty *tty, const struct ktermios *new)
 			}
 		}
 	}
-	if (!(new->iflag & IXON) && (old.iflag & IXON))
+	if (!(new->iflag &IXON) && (old.iflag & IXON))
 		ldisc_stop(tty, false);
-	flow = (new->iflag & IXON) && new->cc[VSTOP] == 023 && new->cc[VSTART] == 021;
+	flow = (new->iflag &IXON) && new->cc[VSTOP] == 023 && new->cc[VSTART] == 021;
 	if (flow != was_flow)
 		set_pktstatus(tty, flow ? TIOCPKT_DOSTOP : TIOCPKT_NOSTOP,
 			      flow ? TIOCPKT_NOSTOP : TIOCPKT_DOSTOP);

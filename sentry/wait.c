@@ -14,8 +14,8 @@
 #include "sentry/task_internal.h"
 
 #ifndef __WALL
-#define __WALL 0x40000000
-#define __WCLONE 0x80000000
+#define __WALL	    0x40000000
+#define __WCLONE    0x80000000
 #define __WNOTHREAD 0x20000000
 #endif
 
@@ -111,7 +111,7 @@ static int scan_children(struct task *t, const struct wait_args *w, struct wait_
 	struct thread_group *c;
 	int ret = -ECHILD;
 
-	list_for_each_entry(c, &t->tg->children, sibling) {
+	list_for_each_entry (c, &t->tg->children, sibling) {
 		if (!child_matches(w, c))
 			continue;
 		if (take_zombie(t, w, c, r, dead) || take_stopped(t, w, c, r) ||

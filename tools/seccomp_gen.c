@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Assembles the sentry's seccomp filters (sentry/lockdown_calls.h) when kvmsbox is built, and prints
- * them as C: what sentry/lockdown.c includes.
+ * Assembles the sentry's seccomp filters (sentry/lockdown_calls.h) when kvmsbox is built, and
+ * prints them as C: what sentry/lockdown.c includes.
  */
 #include <errno.h>
 #include <linux/filter.h>

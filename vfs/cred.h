@@ -12,8 +12,8 @@
 #include "sentry/lib/refcount.h"
 #include "sentry/lib/types.h"
 
-#define CAP_BIT(cap)  (1ULL << (cap))
-#define CAP_FULL_SET  ((CAP_BIT(CAP_LAST_CAP) << 1) - 1)
+#define CAP_BIT(cap) (1ULL << (cap))
+#define CAP_FULL_SET ((CAP_BIT(CAP_LAST_CAP) << 1) - 1)
 
 struct cred {
 	struct refcount refs;

@@ -459,8 +459,8 @@ static int xattr_entry(const struct erofs *fs, uint64_t off, struct xattr_view *
 	p = at(fs, off, sizeof(e) + e.e_name_len + e.e_value_size);
 	if (!p)
 		return -EUCLEAN;
-	v->prefix = e.e_name_index < ARRAY_SIZE(xattr_prefixes) ? xattr_prefixes[e.e_name_index]
-								: NULL;
+	v->prefix =
+		e.e_name_index < ARRAY_SIZE(xattr_prefixes) ? xattr_prefixes[e.e_name_index] : NULL;
 	v->name = (const char *)p + sizeof(e);
 	v->name_len = e.e_name_len;
 	v->value = p + sizeof(e) + e.e_name_len;

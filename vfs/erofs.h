@@ -14,7 +14,7 @@
 struct erofs {
 	const uint8_t *base;
 	size_t size;
-	uint64_t meta; /* byte offset of nid 0 */
+	uint64_t meta;	/* byte offset of nid 0 */
 	uint64_t xattr; /* of shared extended attributes */
 	uint64_t root_nid, inos, blocks;
 	struct timespec build_time;

@@ -8,17 +8,17 @@
 
 #include <stdint.h>
 
-#define EROFS_SUPER_MAGIC	 0xe0f5e1e2u
-#define EROFS_SUPER_OFFSET	 1024
-#define EROFS_BLKSZBITS		 12
-#define EROFS_BLKSIZ		 4096u
-#define EROFS_SLOT		 32u /* a nid is an offset in units of this */
-#define EROFS_NULL_ADDR		 0xffffffffu
+#define EROFS_SUPER_MAGIC  0xe0f5e1e2u
+#define EROFS_SUPER_OFFSET 1024
+#define EROFS_BLKSZBITS	   12
+#define EROFS_BLKSIZ	   4096u
+#define EROFS_SLOT	   32u /* a nid is an offset in units of this */
+#define EROFS_NULL_ADDR	   0xffffffffu
 
-#define EROFS_FEATURE_COMPAT_SB_CHKSUM	   0x1u
-#define EROFS_FEATURE_COMPAT_MTIME	   0x2u
+#define EROFS_FEATURE_COMPAT_SB_CHKSUM	    0x1u
+#define EROFS_FEATURE_COMPAT_MTIME	    0x2u
 #define EROFS_FEATURE_INCOMPAT_CHUNKED_FILE 0x4u
-#define EROFS_FEATURE_INCOMPAT_KNOWN	   EROFS_FEATURE_INCOMPAT_CHUNKED_FILE
+#define EROFS_FEATURE_INCOMPAT_KNOWN	    EROFS_FEATURE_INCOMPAT_CHUNKED_FILE
 
 enum erofs_layout {
 	EROFS_FLAT_PLAIN = 0,

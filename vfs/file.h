@@ -28,7 +28,9 @@ enum {
 	IOCB_POSITIONED = 8, /* pread/pwrite: pos is the caller's */
 };
 
-/* Receives directory entries; returns false when it is full (the entry is given again next time). */
+/*
+ * Receives directory entries; returns false when it is full (the entry is given again next time).
+ */
 struct dir_sink {
 	bool (*emit)(struct dir_sink *sink, const char *name, size_t len, uint64_t ino,
 		     unsigned int type /* DT_* */, uint64_t next_pos);
@@ -51,8 +53,8 @@ struct file_ops {
 	/* Where changes of readiness are announced. NULL: never changes. */
 	struct waitq *(*pollq)(struct file *file);
 	/*
-	 * May the file be mapped so? NULL: -ENODEV. Returns 0 to go on with inode->mops, or 1 to make
-	 * the mapping anonymous instead (/dev/zero).
+	 * May the file be mapped so? NULL: -ENODEV. Returns 0 to go on with inode->mops, or 1 to
+	 * make the mapping anonymous instead (/dev/zero).
 	 */
 	int (*mmap)(struct file *file, bool shared, unsigned int prot);
 	int (*fsync)(struct file *file, bool datasync);
@@ -69,16 +71,17 @@ struct file_ops {
 struct file {
 	struct refcount refs;
 	const struct file_ops *ops;
-	struct path path;     /* references; anonymous objects have one in the anonymous super */
-	struct inode *inode;  /* path.dentry->inode */
-	struct cred *cred;    /* opener's; reference */
-	_Atomic unsigned int flags; /* O_* status and access mode, no O_CLOEXEC, no creation flags */
+	struct path path;    /* references; anonymous objects have one in the anonymous super */
+	struct inode *inode; /* path.dentry->inode */
+	struct cred *cred;   /* opener's; reference */
+	_Atomic unsigned int
+		flags; /* O_* status and access mode, no O_CLOEXEC, no creation flags */
 	bool readable, writable;
 	struct mutex pos_lock;
-	uint64_t pos;	      /* under pos_lock */
+	uint64_t pos; /* under pos_lock */
 	void *private;
-	bool noctty;	      /* opened with O_NOCTTY: for a terminal's open */
-	bool counted_writer;  /* counts in inode->writers and mount->writers */
+	bool noctty;			/* opened with O_NOCTTY: for a terminal's open */
+	bool counted_writer;		/* counts in inode->writers and mount->writers */
 	struct list_head epoll_watches; /* struct epoll_item.file_node, under epoll's lock */
 	/* F_SETOWN / F_SETSIG. */
 	int owner_type;
@@ -99,7 +102,9 @@ struct file *file_alloc_anon(const char *name, mode_t mode, const struct file_op
 struct file *file_get(struct file *file);
 void file_put(struct file *file);
 
-/* openat(2) with @how as openat2's. ERR_PTR on failure. Handles O_CREAT, O_TMPFILE, O_PATH, FIFOs. */
+/*
+ * openat(2) with @how as openat2's. ERR_PTR on failure. Handles O_CREAT, O_TMPFILE, O_PATH, FIFOs.
+ */
 struct open_how;
 struct file *file_open(const struct vfs_ctx *ctx, const struct path *base, const char *name,
 		       const struct open_how *how);
@@ -109,8 +114,8 @@ void open_how_init(struct open_how *how, unsigned int flags, mode_t mode);
 struct file *file_open_path(const struct vfs_ctx *ctx, const struct path *path, unsigned int flags);
 /*
  * Opens a program: a regular file that @ctx may execute (-EACCES otherwise), from a mount without
- * MS_NOEXEC; the file is read-only. Writers are kept out by inode_deny_write, which is the caller's.
- * @flags: WALK_*.
+ * MS_NOEXEC; the file is read-only. Writers are kept out by inode_deny_write, which is the
+ * caller's. @flags: WALK_*.
  */
 struct file *file_open_exec(const struct vfs_ctx *ctx, const struct path *base, const char *name,
 			    unsigned int flags);
@@ -139,7 +144,9 @@ int file_get_seals(struct file *file);
 /* Reads for the sentry itself (exec headers, …); blocking kinds return -EAGAIN. */
 ssize_t file_read_kernel(struct file *file, void *buf, size_t len, uint64_t pos);
 ssize_t file_write_kernel(struct file *file, const void *buf, size_t len, uint64_t pos);
-/* The common read/write entry: checks mode, O_APPEND, RLIMIT_FSIZE, updates times. May be -EAGAIN. */
+/*
+ * The common read/write entry: checks mode, O_APPEND, RLIMIT_FSIZE, updates times. May be -EAGAIN.
+ */
 ssize_t file_read(struct kiocb *io, struct iov_iter *to);
 ssize_t file_write(struct kiocb *io, struct iov_iter *from);
 int64_t file_llseek_generic(struct file *file, int64_t offset, int whence);
@@ -182,7 +189,9 @@ struct fd_table *fd_table_copy(struct fd_table *old);
 struct fd_table *fd_table_get(struct fd_table *t);
 /* The last put closes everything. */
 void fd_table_put(const struct vfs_ctx *ctx, struct fd_table *t);
-/* A reference to descriptor @fd, or NULL (-EBADF). fd_get skips O_PATH files, fd_get_any doesn't. */
+/*
+ * A reference to descriptor @fd, or NULL (-EBADF). fd_get skips O_PATH files, fd_get_any doesn't.
+ */
 struct file *fd_get(struct fd_table *t, int fd);
 struct file *fd_get_any(struct fd_table *t, int fd);
 /* Installs @file (reference consumed, on failure too) at the lowest free number >= @min. */
@@ -192,7 +201,7 @@ int fd_install(struct fd_table *t, struct file *file, unsigned int min, bool clo
 int fd_replace(const struct vfs_ctx *ctx, struct fd_table *t, struct file *file, unsigned int fd,
 	       bool cloexec, uint64_t nofile) __must_check;
 int fd_close(const struct vfs_ctx *ctx, struct fd_table *t, unsigned int fd);
-int fd_get_cloexec(struct fd_table *t, int fd);	 /* 0, 1 or -EBADF */
+int fd_get_cloexec(struct fd_table *t, int fd); /* 0, 1 or -EBADF */
 int fd_set_cloexec(struct fd_table *t, int fd, bool on);
 void fd_close_range(const struct vfs_ctx *ctx, struct fd_table *t, unsigned int first,
 		    unsigned int last, bool only_cloexec_mark);

@@ -38,8 +38,8 @@ bool lower_has(struct lower_fs *fs, const struct lower_inode *dir, const char *n
 char *lower_readlink(struct lower_fs *fs, const struct lower_inode *inode);
 /*
  * Where page @pgoff lies: 0 with *@gpa and *@n (contiguous pages, at most *@n on entry), or 1: it
- * can't be mapped as it is (a tail kept with the inode, a hole, small blocks), read it. What a mapped
- * last page has behind the end of the file is zero.
+ * can't be mapped as it is (a tail kept with the inode, a hole, small blocks), read it. What a
+ * mapped last page has behind the end of the file is zero.
  */
 int lower_map(struct lower_fs *fs, const struct lower_inode *inode, uint64_t pgoff, gpa_t *gpa,
 	      size_t *n);

@@ -15,14 +15,16 @@
 
 /* A root filesystem over the image mapped at @image_gpa (physmem_add_file). ERR_PTR on failure. */
 struct super *rootfs_mount(gpa_t image_gpa, size_t image_size);
-/* A host directory (by hostfd index, O_PATH|O_DIRECTORY) as a filesystem. @readonly refuses writes. */
+/*
+ * A host directory (by hostfd index, O_PATH|O_DIRECTORY) as a filesystem. @readonly refuses writes.
+ */
 struct super *hostfs_mount(int hostfd, const char *source, bool readonly);
 /* A file over a host fd that is passed in: stdin, stdout, stderr. */
 struct file;
 struct file *hostfile_alloc(int hostfd, unsigned int flags, struct cred *cred);
 /*
- * A terminal's ioctls that are about processes (TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCGSID, …), which
- * are the sentry's to answer. Set once; NULL: -ENOTTY.
+ * A terminal's ioctls that are about processes (TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCGSID, …),
+ * which are the sentry's to answer. Set once; NULL: -ENOTTY.
  */
 extern long (*hostfile_tty_hook)(const struct vfs_ctx *ctx, struct file *file, unsigned int cmd,
 				 unsigned long arg);

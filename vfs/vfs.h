@@ -78,13 +78,14 @@ struct vfs_ctx {
 	struct cred *cred;
 	struct fs_context *fs;
 	struct mnt_ns *mnt_ns;
-	struct usermem *um; /* the caller's memory; NULL for the sentry itself */
+	struct usermem *um;   /* the caller's memory; NULL for the sentry itself */
 	uint64_t fsize_limit; /* RLIMIT_FSIZE; a write beyond it is -EFBIG (the caller signals) */
 	/* Is a signal pending that should end a long operation? May be NULL. */
 	bool (*interrupted)(const struct vfs_ctx *ctx);
 	/*
 	 * Sleeps until @wq reports any of @events. 0, or -ERESTARTSYS. For the few operations that
-	 * can't be split into try and wait (FIFO open, file locks); NULL: such operations fail -EAGAIN.
+	 * can't be split into try and wait (FIFO open, file locks); NULL: such operations fail
+	 * -EAGAIN.
 	 */
 	int (*wait)(const struct vfs_ctx *ctx, struct waitq *wq, uint32_t events,
 		    bool (*ready)(void *arg), void *arg);
@@ -101,18 +102,18 @@ enum inode_time { INODE_ATIME = 1, INODE_MTIME = 2, INODE_CTIME = 4 };
  * (truncate, hole punch, copy-up), the owner calls zap on all users whose range meets it.
  */
 struct map_user {
-	struct list_head node;	 /* under mapping lock */
-	uint64_t pgoff, npages;	 /* file pages mapped; under mapping lock */
-	uaddr_t start;		 /* where pgoff is mapped; under mapping lock */
+	struct list_head node;	/* under mapping lock */
+	uint64_t pgoff, npages; /* file pages mapped; under mapping lock */
+	uaddr_t start;		/* where pgoff is mapped; under mapping lock */
 	bool shared;
 	/* Drops page-table entries of [pgoff, +n) (private copies stay unless @even_cow). */
 	void (*zap)(struct map_user *user, uint64_t pgoff, uint64_t n, bool even_cow);
 };
 
 struct mapping {
-	struct mutex lock;	/* LOCK_MAPPING */
-	struct list_head users; /* struct map_user.node */
-	struct radix pages;	/* page offset → gpa of an owned frame, | MAPPING_DIRTY */
+	struct mutex lock;	     /* LOCK_MAPPING */
+	struct list_head users;	     /* struct map_user.node */
+	struct radix pages;	     /* page offset → gpa of an owned frame, | MAPPING_DIRTY */
 	uint64_t nr_shared_writable; /* users, for memfd write seals */
 };
 
@@ -168,11 +169,14 @@ struct inode_ops {
 	struct inode *(*tmpfile)(const struct vfs_ctx *ctx, struct inode *dir, mode_t mode);
 	/* Symbolic links: a kmalloc'd string, or ERR_PTR. */
 	char *(*readlink)(const struct vfs_ctx *ctx, struct inode *inode);
-	/* Magic links (/proc/PID/fd/N, exe, cwd): jumps straight to a path. NULL for ordinary ones. */
+	/*
+	 * Magic links (/proc/PID/fd/N, exe, cwd): jumps straight to a path. NULL for ordinary ones.
+	 */
 	int (*jump)(const struct vfs_ctx *ctx, struct inode *inode, struct path *out);
 	/* Refreshes attributes in the inode from where they really are; NULL: they are there. */
 	int (*getattr)(struct inode *inode);
-	int (*setattr)(const struct vfs_ctx *ctx, struct inode *inode, const struct iattr_change *c);
+	int (*setattr)(const struct vfs_ctx *ctx, struct inode *inode,
+		       const struct iattr_change *c);
 	int (*permission)(const struct vfs_ctx *ctx, struct inode *inode, unsigned int mask);
 	/* Is a cached dentry still right? 1 yes, 0 look it up again. NULL: always right. */
 	int (*revalidate)(struct dentry *dentry);
@@ -192,23 +196,23 @@ struct inode {
 	const struct inode_ops *ops;
 	const struct file_ops *fops; /* what open gives regular files and directories */
 	const struct mapping_ops *mops;
-	uint64_t ino;	/* const */
-	dev_t rdev;	/* const */
+	uint64_t ino;	    /* const */
+	dev_t rdev;	    /* const */
 	struct rwlock lock; /* LOCK_INODE: contents, and the attributes below */
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
 	uint64_t nlink;
-	uint64_t size;	  /* also atomic, for readers without the lock */
-	uint64_t blocks;  /* 512-byte units */
+	uint64_t size;	 /* also atomic, for readers without the lock */
+	uint64_t blocks; /* 512-byte units */
 	struct timespec atime, mtime, ctime, btime;
 	struct mapping mapping;
-	struct file_locks *locks;   /* flock/POSIX/OFD locks, made on first use (vfs/locks.c) */
+	struct file_locks *locks;    /* flock/POSIX/OFD locks, made on first use (vfs/locks.c) */
 	struct inode_watch *watches; /* inotify marks (vfs/notify.c) */
-	void *fifo;   /* pipe of a named pipe while it is open (sentry) */
-	void *socket; /* bound AF_UNIX socket */
-	_Atomic int writers; /* opens for writing; -1 and below: being executed (ETXTBSY) */
-	_Atomic unsigned int flags; /* INODE_* below */
+	void *fifo;		     /* pipe of a named pipe while it is open (sentry) */
+	void *socket;		     /* bound AF_UNIX socket */
+	_Atomic int writers;	     /* opens for writing; -1 and below: being executed (ETXTBSY) */
+	_Atomic unsigned int flags;  /* INODE_* below */
 	union {
 		void *private;
 		uint64_t private_u64;
@@ -222,7 +226,7 @@ struct dentry {
 	struct inode *inode;   /* NULL: negative (a whiteout, or a name about to be created) */
 	struct list_head hash; /* under LOCK_DCACHE */
 	struct list_head children, sibling; /* in creation order; under LOCK_DCACHE */
-	uint64_t cookie;       /* position in the directory for getdents; rises with creation */
+	uint64_t cookie;	/* position in the directory for getdents; rises with creation */
 	_Atomic uint32_t flags; /* DENTRY_* */
 	uint32_t name_len;
 	char *name; /* under LOCK_DCACHE */
@@ -241,7 +245,7 @@ struct super {
 	const struct fs_type *type;
 	struct dentry *root; /* holds a reference to its inode, not to the super */
 	dev_t dev;
-	uint64_t magic; /* statfs f_type */
+	uint64_t magic;	     /* statfs f_type */
 	unsigned long flags; /* ST_RDONLY … of the instance */
 	struct mutex rename_lock;
 	_Atomic uint64_t next_ino;
@@ -253,7 +257,7 @@ struct super {
 struct super_ops {
 	int (*statfs)(struct super *sb, struct statfs *st);
 	int (*sync)(struct super *sb);
-	void (*put_super)(struct super *sb); /* free private */
+	void (*put_super)(struct super *sb);	 /* free private */
 	char *(*show_options)(struct super *sb); /* kmalloc'd ",size=…" or NULL */
 	/* Nobody can reach it any more: drop the inodes that the filesystem itself holds. */
 	void (*shutdown)(struct super *sb);
@@ -268,28 +272,28 @@ struct fs_type {
 	const struct super_ops *sops;
 };
 enum {
-	FS_NODEV = 1,	 /* "nodev" in /proc/filesystems */
+	FS_NODEV = 1,	   /* "nodev" in /proc/filesystems */
 	FS_USER_MOUNT = 2, /* applications may mount it */
 };
 
 struct mount {
 	struct refcount refs;
-	struct super *super;	/* reference */
-	struct dentry *root;	/* reference */
-	struct mnt_ns *ns;	/* NULL once detached; under LOCK_MNT, like all below */
-	struct mount *parent;	/* itself for the namespace's root */
+	struct super *super;	   /* reference */
+	struct dentry *root;	   /* reference */
+	struct mnt_ns *ns;	   /* NULL once detached; under LOCK_MNT, like all below */
+	struct mount *parent;	   /* itself for the namespace's root */
 	struct dentry *mountpoint; /* in parent; reference */
 	struct list_head children, sibling, ns_node, hash;
 	unsigned long flags; /* MS_RDONLY|MS_NOSUID|MS_NODEV|MS_NOEXEC|MS_NOATIME… */
 	int id;
-	int group_id; /* propagation peer group, 0: private */
+	int group_id;	     /* propagation peer group, 0: private */
 	_Atomic int writers; /* files open for writing: a read-only remount is -EBUSY */
 };
 
 /* Held by tasks and by processes being created. The last put unmounts the tree. */
 struct mnt_ns {
 	struct refcount refs;
-	struct mount *root;	/* reference */
+	struct mount *root; /* reference */
 	struct list_head mounts;
 	uint64_t ino;
 	struct waitq changed; /* poll on /proc/self/mounts */
@@ -316,9 +320,10 @@ void dentry_unpin(struct dentry *dentry);
 /* Takes the name out of its directory. */
 void dentry_remove(struct dentry *dentry);
 /*
- * Gives @dentry the name @name (kmalloc'd, consumed) in @parent, in place of @replaced (or NULL), and
- * leaves @whiteout (or NULL, an unhashed negative dentry of the old name) behind: seen by all at once.
- * Both directories' inode locks are held. For filesystems whose rename moves the names itself.
+ * Gives @dentry the name @name (kmalloc'd, consumed) in @parent, in place of @replaced (or NULL),
+ * and leaves @whiteout (or NULL, an unhashed negative dentry of the old name) behind: seen by all
+ * at once. Both directories' inode locks are held. For filesystems whose rename moves the names
+ * itself.
  */
 void dentry_move(struct dentry *dentry, struct dentry *parent, char *name, size_t len,
 		 struct dentry *replaced, struct dentry *whiteout);
@@ -332,19 +337,21 @@ static inline bool dentry_unhashed(const struct dentry *dentry)
 /* Execution forbids opens for writing: 0 or -ETXTBSY. Undone by inode_allow_write. */
 int inode_deny_write(struct inode *inode) __must_check;
 void inode_allow_write(struct inode *inode);
-/* "/a/b" of @path as seen from @root (or "(unreachable)…"; " (deleted)" appended if so). kmalloc'd. */
+/*
+ * "/a/b" of @path as seen from @root (or "(unreachable)…"; " (deleted)" appended if so). kmalloc'd.
+ */
 char *path_name(const struct path *path, const struct path *root);
 
 /* ---- walking (vfs/walk.c) ---- */
 enum {
-	WALK_FOLLOW = 1,       /* follow a final symlink */
-	WALK_DIRECTORY = 2,    /* must be a directory */
-	WALK_NO_SYMLINKS = 4,  /* RESOLVE_NO_SYMLINKS */
-	WALK_NO_MAGIC = 8,     /* RESOLVE_NO_MAGICLINKS */
-	WALK_BENEATH = 16,     /* RESOLVE_BENEATH */
-	WALK_IN_ROOT = 32,     /* RESOLVE_IN_ROOT */
-	WALK_NO_XDEV = 64,     /* RESOLVE_NO_XDEV */
-	WALK_EMPTY = 128,      /* AT_EMPTY_PATH */
+	WALK_FOLLOW = 1,      /* follow a final symlink */
+	WALK_DIRECTORY = 2,   /* must be a directory */
+	WALK_NO_SYMLINKS = 4, /* RESOLVE_NO_SYMLINKS */
+	WALK_NO_MAGIC = 8,    /* RESOLVE_NO_MAGICLINKS */
+	WALK_BENEATH = 16,    /* RESOLVE_BENEATH */
+	WALK_IN_ROOT = 32,    /* RESOLVE_IN_ROOT */
+	WALK_NO_XDEV = 64,    /* RESOLVE_NO_XDEV */
+	WALK_EMPTY = 128,     /* AT_EMPTY_PATH */
 	WALK_NO_AUTOMOUNT = 256,
 };
 /*

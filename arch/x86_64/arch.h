@@ -33,7 +33,7 @@ struct arch_regs {
 #define ARCH_USER_CS 0x33
 #define ARCH_USER_SS 0x2b
 /* Flags an application may set: CF PF AF ZF SF TF DF OF NT RF AC ID; IF is always on. */
-#define ARCH_EFLAGS_USER 0x00254dd5UL
+#define ARCH_EFLAGS_USER  0x00254dd5UL
 #define ARCH_EFLAGS_FIXED 0x202UL
 
 /* Extended state (XSAVE standard format). Its size is the machine's, asked for once. */
@@ -121,13 +121,13 @@ void arch_exception_signal(unsigned int vector, const struct arch_regs *regs, si
  */
 struct arch_sigframe {
 	uaddr_t handler, restorer;
-	uint64_t flags;		  /* sa_flags */
-	uint64_t mask;		  /* blocked signals to restore on return */
+	uint64_t flags; /* sa_flags */
+	uint64_t mask;	/* blocked signals to restore on return */
 	const siginfo_t *info;
-	uaddr_t altstack_sp;	  /* as given to sigaltstack, for uc_stack */
+	uaddr_t altstack_sp; /* as given to sigaltstack, for uc_stack */
 	uint64_t altstack_size;
 	int altstack_flags;
-	bool switch_stack;	  /* start on the alternate stack */
+	bool switch_stack; /* start on the alternate stack */
 	/* For uc_mcontext of synchronous faults; 0 otherwise. */
 	uint64_t trapno, err, cr2;
 };

@@ -14,14 +14,14 @@
  *				exist in 64-bit mode: it traps, and is led to the slot
  *				(arch_site_fits).
  *
- * Instructions are moved only if they are on the short list of movable(): no branches but a RET with
- * padding behind it, nothing relative to RIP.
+ * Instructions are moved only if they are on the short list of movable(): no branches but a RET
+ * with padding behind it, nothing relative to RIP.
  */
 #include "arch/x86_64/callstub.h"
 
 #include <string.h>
 
-#define JUMP_LEN 5
+#define JUMP_LEN  5
 #define MOVED_MAX ((size_t)16)
 
 enum callstub_where arch_callstub_where(size_t off)
@@ -82,21 +82,42 @@ static size_t movable(const uint8_t *p, size_t n)
 	if (i >= n)
 		return 0;
 	switch (p[i++]) {
-	case 0x01: case 0x03: case 0x09: case 0x0b: case 0x21: case 0x23: case 0x29: case 0x2b:
-	case 0x31: case 0x33: case 0x39: case 0x3b: /* add or and sub xor cmp */
-	case 0x63: case 0x85: case 0x89: case 0x8b: case 0x8d: /* movsxd test mov lea */
+	case 0x01:
+	case 0x03:
+	case 0x09:
+	case 0x0b:
+	case 0x21:
+	case 0x23:
+	case 0x29:
+	case 0x2b:
+	case 0x31:
+	case 0x33:
+	case 0x39:
+	case 0x3b: /* add or and sub xor cmp */
+	case 0x63:
+	case 0x85:
+	case 0x89:
+	case 0x8b:
+	case 0x8d: /* movsxd test mov lea */
 		break;
 	case 0x83: /* op r/m, imm8 */
 		imm = 1;
 		break;
-	case 0x81: case 0xc7: /* op r/m, imm32; mov */
+	case 0x81:
+	case 0xc7: /* op r/m, imm32; mov */
 		imm = 4;
 		break;
 	case 0x3d: /* cmp eax, imm32 */
 	case 0xa9: /* test eax, imm32 */
 	case 0x05: /* add eax, imm32 */
 		return i + 4 <= n ? i + 4 : 0;
-	case 0x58: case 0x59: case 0x5a: case 0x5b: case 0x5d: case 0x5e: case 0x5f: /* pop */
+	case 0x58:
+	case 0x59:
+	case 0x5a:
+	case 0x5b:
+	case 0x5d:
+	case 0x5e:
+	case 0x5f: /* pop */
 	case 0x90:
 		return i;
 	default:
@@ -192,9 +213,26 @@ bool arch_site_decode(const uint8_t *text, size_t size, size_t after, struct arc
 static bool undefined_byte(uint8_t b)
 {
 	switch (b) {
-	case 0x06: case 0x07: case 0x0e: case 0x16: case 0x17: case 0x1e: case 0x1f: case 0x27:
-	case 0x2f: case 0x37: case 0x3f: case 0x60: case 0x61: case 0x82: case 0x9a: case 0xce:
-	case 0xd4: case 0xd5: case 0xd6: case 0xea:
+	case 0x06:
+	case 0x07:
+	case 0x0e:
+	case 0x16:
+	case 0x17:
+	case 0x1e:
+	case 0x1f:
+	case 0x27:
+	case 0x2f:
+	case 0x37:
+	case 0x3f:
+	case 0x60:
+	case 0x61:
+	case 0x82:
+	case 0x9a:
+	case 0xce:
+	case 0xd4:
+	case 0xd5:
+	case 0xd6:
+	case 0xea:
 		return true;
 	}
 	return false;

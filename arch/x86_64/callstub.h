@@ -46,14 +46,14 @@
 #define CALLBOX_COUNT  0x50
 #define CALLBOX_SIZE   0x100 /* a box's share of its page */
 /* struct callinfo, in the read-only page that follows the boxes' */
-#define CALLINFO       0x1000
-#define CALLINFO_PID   0x00
-#define CALLINFO_TID   0x04
-#define CALLINFO_PPID  0x08
-#define CALLINFO_UID   0x0c
-#define CALLINFO_EUID  0x10
-#define CALLINFO_GID   0x14
-#define CALLINFO_EGID  0x18
+#define CALLINFO      0x1000
+#define CALLINFO_PID  0x00
+#define CALLINFO_TID  0x04
+#define CALLINFO_PPID 0x08
+#define CALLINFO_UID  0x0c
+#define CALLINFO_EUID 0x10
+#define CALLINFO_GID  0x14
+#define CALLINFO_EGID 0x18
 
 /* An area of slots: pages of code, in chunks of one second-lowest address byte each. */
 #define CALLSTUB_PAGES 4
@@ -69,9 +69,9 @@ struct callbox {
 	_Atomic uint32_t spin;	/* how often to look before giving up; 0: nobody answers */
 	uint64_t nr;		/* and then the result */
 	uint64_t args[6];	/* in the order of syscall arguments */
-	uint64_t after;	 /* where the caller goes on */
-	uint64_t after2; /* the same, while `after` leads to callstub_refused */
-	uint64_t count;	 /* calls answered by the slots themselves */
+	uint64_t after;		/* where the caller goes on */
+	uint64_t after2;	/* the same, while `after` leads to callstub_refused */
+	uint64_t count;		/* calls answered by the slots themselves */
 	uint64_t reserved[21];
 };
 
@@ -119,7 +119,7 @@ struct arch_site {
 	uint8_t moved_len; /* bytes behind SYSCALL that the slot executes instead */
 	bool returns;	   /* and they end in RET */
 	uint8_t moved[24];
-	int nr;		   /* if the patch includes loading it; -1 */
+	int nr; /* if the patch includes loading it; -1 */
 };
 
 /*

@@ -9,10 +9,10 @@
 #include <cpuid.h>
 #include <string.h>
 
-#define FXSAVE_SIZE    512
-#define XSAVE_HDR_SIZE 64
-#define FCW_INIT       0x037f
-#define MXCSR_INIT     0x1f80
+#define FXSAVE_SIZE	   512
+#define XSAVE_HDR_SIZE	   64
+#define FCW_INIT	   0x037f
+#define MXCSR_INIT	   0x1f80
 #define MXCSR_DEFAULT_MASK 0xffbf
 
 /* Byte offsets in the legacy region and the header. */

@@ -9,10 +9,10 @@
 #ifndef ARCH_X86_64_LAYOUT_H
 #define ARCH_X86_64_LAYOUT_H
 
-#define USER_MIN 0x10000	   /* mmap_min_addr */
-#define USER_TOP 0x7ffffc000000	   /* first address an application can't map */
-#define STUB_AREAS USER_TOP	   /* systrap: an area for each thread, up to STUB_BASE */
-#define STUB_BASE 0x7fffffff0000   /* code of ptrace and systrap stubs, STUB_SIZE bytes */
-#define STUB_SIZE 0xf000
+#define USER_MIN   0x10000	  /* mmap_min_addr */
+#define USER_TOP   0x7ffffc000000 /* first address an application can't map */
+#define STUB_AREAS USER_TOP	  /* systrap: an area for each thread, up to STUB_BASE */
+#define STUB_BASE  0x7fffffff0000 /* code of ptrace and systrap stubs, STUB_SIZE bytes */
+#define STUB_SIZE  0xf000
 
 #endif

@@ -17,18 +17,18 @@
 
 #include "sentry/lib/types.h"
 
-#define PTE_P	  0x001UL
-#define PTE_RW	  0x002UL
-#define PTE_US	  0x004UL
-#define PTE_A	  0x020UL
-#define PTE_D	  0x040UL
-#define PTE_PS	  0x080UL
+#define PTE_P  0x001UL
+#define PTE_RW 0x002UL
+#define PTE_US 0x004UL
+#define PTE_A  0x020UL
+#define PTE_D  0x040UL
+#define PTE_PS 0x080UL
 /* Software bits. */
-#define PTE_COW	  0x200UL /* shared private page: copy before writing (RW is off) */
-#define PTE_STUB  0x400UL /* stub platforms: the stub has this page mapped with these rights */
-#define PTE_FILE  0x800UL /* page of a shared or file mapping: not this mm's to copy at fork */
-#define PTE_NX	  (1UL << 63)
-#define PTE_ADDR  0x000ffffffffff000UL
+#define PTE_COW	 0x200UL /* shared private page: copy before writing (RW is off) */
+#define PTE_STUB 0x400UL /* stub platforms: the stub has this page mapped with these rights */
+#define PTE_FILE 0x800UL /* page of a shared or file mapping: not this mm's to copy at fork */
+#define PTE_NX	 (1UL << 63)
+#define PTE_ADDR 0x000ffffffffff000UL
 
 #define PT_ENTRIES   512
 #define PT_LEAF_SPAN (PT_ENTRIES * PAGE_SIZE) /* what one leaf table covers: 2 MiB */
@@ -62,8 +62,9 @@ uint64_t *pt_next(const struct pagetable *pt, uaddr_t *va, uaddr_t end);
 gpa_t pt_leaf_table(const struct pagetable *pt, uaddr_t va);
 
 /*
- * The first leaf table that covers an address in [*@va, @end): returns its gpa and moves *@va to the
- * first such address, or returns GPA_NONE. Safe without the lock: tables only come until the end.
+ * The first leaf table that covers an address in [*@va, @end): returns its gpa and moves *@va to
+ * the first such address, or returns GPA_NONE. Safe without the lock: tables only come until the
+ * end.
  */
 gpa_t pt_next_table(const struct pagetable *pt, uaddr_t *va, uaddr_t end);
 

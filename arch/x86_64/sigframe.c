@@ -14,21 +14,21 @@
 #include <errno.h>
 #include <string.h>
 
-#define RED_ZONE	   128
-#define FX_SIZE		   512
-#define FX_SW_OFFSET	   464 /* struct fx_sw_bytes: free for software in the legacy area */
-#define XSAVE_HDR_SIZE	   64
-#define FP_XSTATE_MAGIC1   0x46505853U
-#define FP_XSTATE_MAGIC2   0x46505845U
-#define UC_FP_XSTATE	   0x1
-#define UC_SIGCONTEXT_SS   0x2
+#define RED_ZONE	     128
+#define FX_SIZE		     512
+#define FX_SW_OFFSET	     464 /* struct fx_sw_bytes: free for software in the legacy area */
+#define XSAVE_HDR_SIZE	     64
+#define FP_XSTATE_MAGIC1     0x46505853U
+#define FP_XSTATE_MAGIC2     0x46505845U
+#define UC_FP_XSTATE	     0x1
+#define UC_SIGCONTEXT_SS     0x2
 #define UC_STRICT_RESTORE_SS 0x4
-#define EFLAGS_TF	   0x100UL
-#define EFLAGS_DF	   0x400UL
-#define EFLAGS_RF	   0x10000UL
+#define EFLAGS_TF	     0x100UL
+#define EFLAGS_DF	     0x400UL
+#define EFLAGS_RF	     0x10000UL
 /* What rt_sigreturn may set, as Linux's FIX_EFLAGS: AC OF DF TF SF ZF AF PF CF RF. */
-#define EFLAGS_RESTORED	   0x50dd5UL
-#define SELECTOR_MASK	   0xffff
+#define EFLAGS_RESTORED 0x50dd5UL
+#define SELECTOR_MASK	0xffff
 
 struct frame_sigcontext {
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
@@ -122,14 +122,31 @@ int arch_sigframe_push(struct usermem *um, struct arch_regs *regs, void *fpu,
 	f.uc.stack_size = frame->altstack_size;
 	f.uc.sigmask = frame->mask;
 	*mc = (struct frame_sigcontext){
-		.r8 = regs->r8, .r9 = regs->r9, .r10 = regs->r10, .r11 = regs->r11,
-		.r12 = regs->r12, .r13 = regs->r13, .r14 = regs->r14, .r15 = regs->r15,
-		.rdi = regs->rdi, .rsi = regs->rsi, .rbp = regs->rbp, .rbx = regs->rbx,
-		.rdx = regs->rdx, .rax = regs->rax, .rcx = regs->rcx, .rsp = regs->rsp,
-		.rip = regs->rip, .eflags = regs->eflags,
-		.cs = (uint16_t)regs->cs, .ss = (uint16_t)regs->ss,
-		.err = frame->err, .trapno = frame->trapno, .oldmask = frame->mask,
-		.cr2 = frame->cr2, .fpstate = fp,
+		.r8 = regs->r8,
+		.r9 = regs->r9,
+		.r10 = regs->r10,
+		.r11 = regs->r11,
+		.r12 = regs->r12,
+		.r13 = regs->r13,
+		.r14 = regs->r14,
+		.r15 = regs->r15,
+		.rdi = regs->rdi,
+		.rsi = regs->rsi,
+		.rbp = regs->rbp,
+		.rbx = regs->rbx,
+		.rdx = regs->rdx,
+		.rax = regs->rax,
+		.rcx = regs->rcx,
+		.rsp = regs->rsp,
+		.rip = regs->rip,
+		.eflags = regs->eflags,
+		.cs = (uint16_t)regs->cs,
+		.ss = (uint16_t)regs->ss,
+		.err = frame->err,
+		.trapno = frame->trapno,
+		.oldmask = frame->mask,
+		.cr2 = frame->cr2,
+		.fpstate = fp,
 	};
 	memcpy(f.info, frame->info, sizeof(f.info));
 

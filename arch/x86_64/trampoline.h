@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What ring 0 of the guest and the host share: the addresses of the kernel half, the pages of a
- * vCPU, the doorbell's ports. Included by C and assembly; the C side asserts the offsets against its
- * structures.
+ * vCPU, the doorbell's ports. Included by C and assembly; the C side asserts the offsets against
+ * its structures.
  *
  * Kernel half, the last root entry of every address space, the same everywhere:
  *

@@ -12,14 +12,15 @@
  *		    ^	    ctx_destroy, or		  |
  *		    +------ stolen by a context ----------+ given up to one that waits
  *
- * vcpu->owner is the whole state: 0 is FREE, a context is IDLE, a context with VCPU_BUSY set is BUSY.
- * FREE to IDLE and back happens under the pool's lock, IDLE to BUSY and back by compare-and-swap.
- * Whoever holds it BUSY (its context's thread, or a thief) may use its file descriptor.
+ * vcpu->owner is the whole state: 0 is FREE, a context is IDLE, a context with VCPU_BUSY set is
+ * BUSY. FREE to IDLE and back happens under the pool's lock, IDLE to BUSY and back by
+ * compare-and-swap. Whoever holds it BUSY (its context's thread, or a thief) may use its file
+ * descriptor.
  *
  * Address spaces and stale translations: see space.c.
  *
- * Locks: kvm_address_space.lock -> kvm_platform.tables_lock; the pool's lock is taken alone. All are
- * LOCK_PLATFORM. kvm_vm.slots_lock nests in the frame allocator's.
+ * Locks: kvm_address_space.lock -> kvm_platform.tables_lock; the pool's lock is taken alone. All
+ * are LOCK_PLATFORM. kvm_vm.slots_lock nests in the frame allocator's.
  */
 #ifndef PLATFORM_KVM_INTERNAL_H
 #define PLATFORM_KVM_INTERNAL_H
@@ -40,13 +41,13 @@
  * between RAM and files. Pages by index.
  */
 #define KAREA_GPA	PHYS_RAM_SIZE
-#define KAREA_ROOT	0  /* kernel half only: where a new vCPU starts */
+#define KAREA_ROOT	0 /* kernel half only: where a new vCPU starts */
 #define KAREA_PDPT	1
 #define KAREA_VCPU_PD	2
-#define KAREA_VCPU_PT	3  /* 8 of them */
+#define KAREA_VCPU_PT	3 /* 8 of them */
 #define KAREA_CODE	11
 #define KAREA_GDT	12
-#define KAREA_DIRECT_PD 16 /* 192 of them */
+#define KAREA_DIRECT_PD 16  /* 192 of them */
 #define KAREA_VCPU	256 /* 2 each: trap frame, private */
 #define KAREA_PAGES	(KAREA_VCPU + 2 * KVM_MAX_VCPU)
 #define KAREA_SIZE	(KAREA_PAGES * PAGE_SIZE)
@@ -54,11 +55,11 @@
 /* What every address space has at TRAMP_ROOT_SLOT. */
 #define KERNEL_ROOT_ENTRY ((KAREA_GPA + KAREA_PDPT * PAGE_SIZE) | PTE_P | PTE_RW | PTE_A)
 
-#define CR4_PAE		0x20U
-#define CR4_OSFXSR	0x200U
-#define CR4_OSXMMEXCPT	0x400U
-#define CR4_FSGSBASE	0x10000U
-#define CR4_OSXSAVE	0x40000U
+#define CR4_PAE	       0x20U
+#define CR4_OSFXSR     0x200U
+#define CR4_OSXMMEXCPT 0x400U
+#define CR4_FSGSBASE   0x10000U
+#define CR4_OSXSAVE    0x40000U
 
 enum vcpu_stat {
 	VSTAT_ENTERS,
@@ -93,21 +94,22 @@ struct vcpu {
 	_Atomic pid_t tid;	   /* thread that runs it, or did last */
 	_Atomic bool give_up;	   /* someone waits for a vCPU: let go of this one */
 	/*
-	 * Set while user code may be running there; as_invalidate waits for it to change. entered_gen
-	 * is the generation it entered with.
+	 * Set while user code may be running there; as_invalidate waits for it to change.
+	 * entered_gen is the generation it entered with.
 	 */
 	_Atomic(struct kvm_address_space *) in_guest;
 	_Atomic uint64_t entered_gen;
 
 	/* From here on the holder's (BUSY). */
-	struct kvm_address_space *as; /* what CR3 and the TLB belong to; may dangle, only compared */
+	/* what CR3 and the TLB belong to; may dangle, only compared */
+	struct kvm_address_space *as;
 	uint64_t as_id;		      /* tells a new one at the same address */
 	uint64_t gen;		      /* of as, up to which translations were dropped */
 	enum vcpu_ring ring;	      /* where it stopped */
 	bool fresh;		      /* extended state is still initial */
 	bool draining;		      /* ring 0 has work in priv->ops, or CR3 to load */
 	bool more;		      /* and it is not the last of it */
-	size_t nr_entries, nr_tables;  /* in priv->ops */
+	size_t nr_entries, nr_tables; /* in priv->ops */
 	size_t nr_done;		      /* of both, when a signal cut it short */
 	size_t nr_recycled;	      /* of the tables: recycled ones, last, no address space's */
 	uint64_t next_cr3, next_gen;  /* CR3 loaded by that work, or 0; gen afterwards */
@@ -138,8 +140,8 @@ struct kvm_vm {
 	struct slot_request requests[MAX_SLOT_REQUESTS];
 	unsigned int nr_requests;
 	_Atomic bool made;
-	int error; /* of making it */
-	int fd;	   /* -1: none */
+	int error;	    /* of making it */
+	int fd;		    /* -1: none */
 	bool nested;	    /* the kernel module says that the CPU walks guest page tables */
 	struct vcpu *spare; /* the first vCPU, made in advance; pool's lock */
 	uint8_t *karea;
@@ -183,15 +185,15 @@ struct kvm_platform {
 	_Atomic uint64_t invalidations, shootdowns; /* stats */
 
 	struct mutex tables_lock;
-	struct gpa_list clean;	   /* zeroed, no CPU knows them */
-	struct gpa_list dirty;	   /* freed; contents and shadows as they were */
+	struct gpa_list clean; /* zeroed, no CPU knows them */
+	struct gpa_list dirty; /* freed; contents and shadows as they were */
 	_Atomic size_t nr_dirty;
 
 	struct mutex pool_lock;
-	struct list_head free;	   /* vcpu.free_node, most recently used first */
-	struct list_head waiters;  /* struct pool_waiter, first come first served */
+	struct list_head free;	  /* vcpu.free_node, most recently used first */
+	struct list_head waiters; /* struct pool_waiter, first come first served */
 	_Atomic unsigned int nr_waiters;
-	unsigned int hand;	   /* where the last thief stopped */
+	unsigned int hand; /* where the last thief stopped */
 };
 
 /* Page-table work that some vCPU must do before any enters user mode. */
@@ -205,22 +207,22 @@ struct kvm_address_space {
 	struct address_space base;
 	struct pagetable *pt;
 	uint64_t id;
-	enum mmu_kind forced;	   /* the self-test's: instead of the platform's */
-	_Atomic bool wants_kind;   /* has had work that is dear while p->mmu is unknown */
-	_Atomic uint64_t gen;	   /* counts invalidations */
-	_Atomic bool has_work;	   /* nr_ops, all or drainer is set */
+	enum mmu_kind forced;	       /* the self-test's: instead of the platform's */
+	_Atomic bool wants_kind;       /* has had work that is dear while p->mmu is unknown */
+	_Atomic uint64_t gen;	       /* counts invalidations */
+	_Atomic bool has_work;	       /* nr_ops, all or drainer is set */
 	_Atomic unsigned int watchers; /* as_invalidates that wait for vCPUs to leave */
-	_Atomic uint32_t left;	   /* futex: counts vCPUs that left while watched */
+	_Atomic uint32_t left;	       /* futex: counts vCPUs that left while watched */
 
 	struct mutex lock; /* what follows */
 	struct as_op *ops;
 	size_t nr_ops, cap_ops;
-	bool has_tables;       /* in ops, perhaps */
-	bool all;	       /* list given up: every table, */
-	uaddr_t all_next;      /* from here on */
-	bool only_entries;     /* ops hold every invalidation since base_gen, entry by entry */
+	bool has_tables;   /* in ops, perhaps */
+	bool all;	   /* list given up: every table, */
+	uaddr_t all_next;  /* from here on */
+	bool only_entries; /* ops hold every invalidation since base_gen, entry by entry */
 	uint64_t base_gen;
-	struct vcpu *drainer;  /* entered the guest with work and has not been seen to finish */
+	struct vcpu *drainer; /* entered the guest with work and has not been seen to finish */
 };
 
 struct kvm_context {
@@ -228,7 +230,7 @@ struct kvm_context {
 	_Atomic int vcpu; /* index, or -1 */
 	_Atomic bool kicked;
 	_Atomic(struct vcpu *) active; /* while in ctx_run */
-	_Atomic uint32_t wait_word; /* futex: granted a vCPU, or kicked */
+	_Atomic uint32_t wait_word;    /* futex: granted a vCPU, or kicked */
 	_Atomic bool waiting;
 	/*
 	 * State in memory: `mem` says that it is right, `cpu` that the vCPU has it, too. Under the

@@ -33,8 +33,9 @@ static bool kvm_is_costly(char *why, size_t size)
 	if (access("/sys/module/kvm_pvm", F_OK) || !access("/sys/module/kvm_intel", F_OK) ||
 	    !access("/sys/module/kvm_amd", F_OK))
 		return false;
-	snprintf(why, size, "no hardware virtualization behind /dev/kvm: each exit costs tens of "
-			    "microseconds");
+	snprintf(why, size,
+		 "no hardware virtualization behind /dev/kvm: each exit costs tens of "
+		 "microseconds");
 	return true;
 }
 

@@ -2,10 +2,11 @@
 /*
  * Who has which vCPU (the state machine is in internal.h).
  *
- * A context keeps its vCPU while it can. When there are no free ones and no more can be made, an idle
- * context loses its own: the thief moves the state to memory and the owner finds out by its failing
- * compare-and-swap. When all are running, contexts queue up; each vCPU that leaves the guest is
- * handed to the first in line, and one is called back when nothing has moved for WAIT_SLICE_NS.
+ * A context keeps its vCPU while it can. When there are no free ones and no more can be made, an
+ * idle context loses its own: the thief moves the state to memory and the owner finds out by its
+ * failing compare-and-swap. When all are running, contexts queue up; each vCPU that leaves the
+ * guest is handed to the first in line, and one is called back when nothing has moved for
+ * WAIT_SLICE_NS.
  */
 #include "platform/kvm/internal.h"
 
@@ -18,8 +19,8 @@
 
 #include "sentry/lib/log.h"
 
-#define WAIT_SLICE_NS  5000000
-#define FREE_SEARCH    16 /* free vCPUs looked at for one that this thread ran before */
+#define WAIT_SLICE_NS 5000000
+#define FREE_SEARCH   16 /* free vCPUs looked at for one that this thread ran before */
 
 struct pool_waiter {
 	struct list_head node;
@@ -88,7 +89,7 @@ static struct vcpu *take_free_locked(struct kvm_platform *p)
 	int n = 0;
 
 	/* Older kernels take milliseconds to move a vCPU to another thread. */
-	list_for_each_entry(v, &p->free, free_node) {
+	list_for_each_entry (v, &p->free, free_node) {
 		if (!found || atomic_load(&v->tid) == self)
 			found = v;
 		if (atomic_load(&found->tid) == self || ++n == FREE_SEARCH)

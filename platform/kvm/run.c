@@ -4,13 +4,13 @@
  *
  * Ways in, by where the vCPU stopped and what is due first:
  *   RING_KERNEL		the iret words are filled in, RIP = tramp_iret
- *   RING_KERNEL, work due	RIP = tramp_drain, which goes on to iretq; in several rounds if there
- *				is much (tramp_drain_out)
+ *   RING_KERNEL, work due	RIP = tramp_drain, which goes on to iretq; in several rounds if
+ *				there is much (tramp_drain_out)
  *   RING_USER			a signal stopped it in user code: registers are set where they are
  *
- * Ways out: the doorbell, with the port saying what happened; or a signal (EINTR), which may find the
- * vCPU in user code, in ring 0 before its iretq (user code did not run), or in ring 0 on its way to
- * the doorbell, where it is left to finish.
+ * Ways out: the doorbell, with the port saying what happened; or a signal (EINTR), which may find
+ * the vCPU in user code, in ring 0 before its iretq (user code did not run), or in ring 0 on its
+ * way to the doorbell, where it is left to finish.
  */
 #include "platform/kvm/internal.h"
 
@@ -23,11 +23,11 @@
 
 #include "sentry/lib/log.h"
 
-#define RFLAGS_KERNEL 0x2
-#define PF_PRESENT    0x01
-#define PF_WRITE      0x02
-#define PF_RESERVED   0x08
-#define PF_FETCH      0x10
+#define RFLAGS_KERNEL	   0x2
+#define PF_PRESENT	   0x01
+#define PF_WRITE	   0x02
+#define PF_RESERVED	   0x08
+#define PF_FETCH	   0x10
 #define VECTORS_WITH_ERROR 0x60227d00U /* 8 10-14 17 21 29 30 */
 
 /* What a return to the guest comes to; positive, beside -errno. */
@@ -484,8 +484,8 @@ int kvm_ctx_run(struct context *base, struct address_space *as_base, struct arch
 		}
 		atomic_store(&ctx->active, NULL);
 		/*
-		 * An interruption for as_invalidate or for a waiting context looks like a kick, too: a
-		 * signal for the host may have come at the same time, and must not be lost.
+		 * An interruption for as_invalidate or for a waiting context looks like a kick,
+		 * too: a signal for the host may have come at the same time, and must not be lost.
 		 */
 		if (res == RUN_SIGNAL)
 			vcpu_count(r.v, VSTAT_KICKS, 1);

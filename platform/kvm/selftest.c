@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this KVM is like, found out by running a guest: how a changed page-table entry is made
- * visible (enum mmu_kind), as soon as an address space wants to know, and for `doctor` whether calls,
- * faults and exceptions work.
+ * visible (enum mmu_kind), as soon as an address space wants to know, and for `doctor` whether
+ * calls, faults and exceptions work.
  *
  * Nested paging is believed only if the kernel module says so and the test agrees: a shadowing KVM
  * may happen to look coherent, and taking it for such would corrupt memory.
@@ -15,20 +15,20 @@
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
 
-#define CODE_VA	 0x400000UL
-#define DATA_VA	 0x600000UL
-#define NR_DATA	 16 /* pages: enough to be changed as a table, not entry by entry */
-#define OTHER	 9  /* the second page that is looked at */
-#define VALUE_A	 0x1111111111111111UL
-#define VALUE_B	 0x2222222222222222UL
+#define CODE_VA 0x400000UL
+#define DATA_VA 0x600000UL
+#define NR_DATA 16 /* pages: enough to be changed as a table, not entry by entry */
+#define OTHER	9  /* the second page that is looked at */
+#define VALUE_A 0x1111111111111111UL
+#define VALUE_B 0x2222222222222222UL
 
 static const uint8_t user_code[] = {
-	0x48, 0x8b, 0x07,	   /* 0: mov (%rdi), %rax */
-	0x48, 0x8b, 0x1e,	   /*	 mov (%rsi), %rbx */
-	0x0f, 0x05,		   /*	 syscall */
-	0x0f, 0x0b,		   /* 8: ud2 */
-	0x66, 0x0f, 0x6f, 0x07,	   /* 10: movdqa (%rdi), %xmm0 */
-	0x0f, 0x05,		   /*	 syscall */
+	0x48, 0x8b, 0x07,	/* 0: mov (%rdi), %rax */
+	0x48, 0x8b, 0x1e,	/*	 mov (%rsi), %rbx */
+	0x0f, 0x05,		/*	 syscall */
+	0x0f, 0x0b,		/* 8: ud2 */
+	0x66, 0x0f, 0x6f, 0x07, /* 10: movdqa (%rdi), %xmm0 */
+	0x0f, 0x05,		/*	 syscall */
 };
 #define CODE_UD	  8
 #define CODE_SIMD 10

@@ -7,8 +7,8 @@
  *   (a) where KVM shadows page tables, ring 0 of some vCPU must store to them: `work`, kept in
  *	 as->ops until a vCPU on its way in takes it along (as->drainer until ring 0 reports done);
  *   (b) each vCPU must drop its own translations: as->gen counts invalidations, vcpu->gen is what a
- *	 vCPU has caught up with, and one that lags reloads CR3 (or drops the single pages of the work
- *	 it takes, if that is all it missed);
+ *	 vCPU has caught up with, and one that lags reloads CR3 (or drops the single pages of the
+ *	 work it takes, if that is all it missed);
  *   (c) vCPUs that are running user code now must come out: they are interrupted and waited for.
  * So with one thread nothing happens until its next entry, which does (a) and (b) before its iretq.
  *
@@ -30,12 +30,12 @@
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
 
-#define ENTRIES_EACH 8	  /* changed entries of one table that are stored one by one */
-#define ENTRIES_UNKNOWN 32 /* the same while it is unknown what else would do */
-#define OPS_UNKNOWN  64	  /* pending entries from which on it is worth while to find that out */
-#define DIRTY_UNKNOWN 64  /* the same for freed tables, which can't be used again till then */
-#define OPS_CAP	     4096 /* pending; beyond it every table is done over */
-#define RECYCLE_EACH 32	  /* freed tables that ride along with other work */
+#define ENTRIES_EACH	8    /* changed entries of one table that are stored one by one */
+#define ENTRIES_UNKNOWN 32   /* the same while it is unknown what else would do */
+#define OPS_UNKNOWN	64   /* pending entries from which on it is worth while to find that out */
+#define DIRTY_UNKNOWN	64   /* the same for freed tables, which can't be used again till then */
+#define OPS_CAP		4096 /* pending; beyond it every table is done over */
+#define RECYCLE_EACH	32   /* freed tables that ride along with other work */
 
 struct address_space *kvm_as_create(struct platform *p, struct pagetable *pt)
 {
@@ -226,8 +226,8 @@ bool space_is_current(struct vcpu *v, struct kvm_address_space *as)
 }
 
 /*
- * Turns "every table" back into a list, from the address where the last round stopped. What does not
- * fit stays for the next round.
+ * Turns "every table" back into a list, from the address where the last round stopped. What does
+ * not fit stays for the next round.
  */
 static size_t take_all(struct kvm_address_space *as, struct tramp_op *ops, size_t max, bool *tables)
 {

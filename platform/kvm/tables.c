@@ -3,9 +3,11 @@
  * Page-table pages, and how they are used again.
  *
  * A freed table may still be known to the CPU: a shadowing KVM keeps what it made of it, and a vCPU
- * that has not moved on keeps a dead root in CR3. So tables stay tables for the life of the sandbox:
+ * that has not moved on keeps a dead root in CR3. So tables stay tables for the life of the
+ * sandbox:
  *
- *   fresh frame -> in use -> dirty -> (no CR3 holds it) zeroed -> poked by some vCPU -> clean -> in use
+ *   fresh frame -> in use -> dirty -> (no CR3 holds it) zeroed -> poked by some vCPU -> clean -> in
+ *   use
  *
  * The poke rides along with whatever page-table work a vCPU does next (space.c). With nested paging
  * there is none to do and zeroing is enough.

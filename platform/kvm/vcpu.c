@@ -27,7 +27,7 @@
 #define MSR_FS_BASE   0xc0000100
 #define MSR_GS_BASE   0xc0000101
 /* As Linux masks on SYSCALL: TF IF DF IOPL NT AC, and the arithmetic flags of new kernels not. */
-#define SFMASK_VALUE  0x47700UL
+#define SFMASK_VALUE 0x47700UL
 
 #ifndef KVM_VCPU_TSC_CTRL
 #define KVM_VCPU_TSC_CTRL   0

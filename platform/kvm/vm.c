@@ -5,8 +5,9 @@
  * Slots grow by announcement (physmem_listener): RAM in chunks that double, read-only files by
  * windows. The kernel area is a slot of its own.
  *
- * Making the VM takes as long as everything else that a sandbox does to start (CPUID above all, which
- * a virtualized host gets from the next one below, function by function). So a thread makes it:
+ * Making the VM takes as long as everything else that a sandbox does to start (CPUID above all,
+ * which a virtualized host gets from the next one below, function by function). So a thread makes
+ * it:
  *
  *   kvm_vm_prepare -> maker thread runs, add_range takes notes -> made -> joined by kvm_vm_wait
  */
@@ -23,14 +24,14 @@
 
 #include "sentry/lib/log.h"
 
-#define PDE_SPAN	 (2UL << 20)
-#define CPUID_ENTRIES	 256
-#define MIN_PHYS_BITS	 39 /* PHYS_FILE_END */
-#define GDT_KERNEL_CODE	 0x00af9b000000ffffULL
-#define GDT_KERNEL_DATA	 0x00cf93000000ffffULL
-#define GDT_USER_CODE32	 0x00cffb000000ffffULL
-#define GDT_USER_DATA	 0x00cff3000000ffffULL
-#define GDT_USER_CODE	 0x00affb000000ffffULL
+#define PDE_SPAN	(2UL << 20)
+#define CPUID_ENTRIES	256
+#define MIN_PHYS_BITS	39 /* PHYS_FILE_END */
+#define GDT_KERNEL_CODE 0x00af9b000000ffffULL
+#define GDT_KERNEL_DATA 0x00cf93000000ffffULL
+#define GDT_USER_CODE32 0x00cffb000000ffffULL
+#define GDT_USER_DATA	0x00cff3000000ffffULL
+#define GDT_USER_CODE	0x00affb000000ffffULL
 
 struct kvm_vm kvm_vm = {.fd = -1};
 /* For threads that race at kvm_vm_wait. */
@@ -56,11 +57,13 @@ int kvm_open(char *why, size_t size)
 	if (fd < 0) {
 		err = -errno;
 		if (err == -ENOENT)
-			snprintf(why, size, "/dev/kvm does not exist (is virtualization enabled, and "
-					    "the kvm module loaded?)");
+			snprintf(why, size,
+				 "/dev/kvm does not exist (is virtualization enabled, and "
+				 "the kvm module loaded?)");
 		else if (err == -EACCES || err == -EPERM)
-			snprintf(why, size, "no permission to open /dev/kvm (is the user in its "
-					    "group?)");
+			snprintf(why, size,
+				 "no permission to open /dev/kvm (is the user in its "
+				 "group?)");
 		else
 			snprintf(why, size, "can't open /dev/kvm: %s", strerror(-err));
 		return err;

@@ -125,7 +125,7 @@ struct systrap_context {
 	bool bases_dirty;
 	/* fpu holds the state (always when no thread does); it is to be written to the frame */
 	bool fpu_valid, fpu_dirty;
-	void *fpu;	   /* arch_fpu_size() bytes */
+	void *fpu; /* arch_fpu_size() bytes */
 };
 
 struct reaper {

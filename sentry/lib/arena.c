@@ -35,7 +35,7 @@ struct free_run {
 
 struct size_class {
 	struct mutex lock;
-	struct free_object *free; /* under lock, like the rest */
+	struct free_object *free;   /* under lock, like the rest */
 	uint8_t *fresh, *fresh_end; /* never used part of the newest block */
 };
 
@@ -163,7 +163,7 @@ static bool refill_locked(struct size_class *sc, size_t class)
 	mutex_lock_nested(&ARENA->lock);
 	p = take_blocks_locked(1, &fresh);
 	if (p)
-		ARENA->table[block_index(p)] = (uint32_t)class + 1;
+		ARENA->table[block_index(p)] = (uint32_t) class + 1;
 	mutex_unlock(&ARENA->lock);
 	if (!p)
 		return false;
@@ -187,8 +187,7 @@ static void *alloc_small(size_t class)
 	}
 	mutex_unlock(&sc->lock);
 	if (p)
-		atomic_fetch_add_explicit(&ARENA->in_use, class_sizes[class],
-					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&ARENA->in_use, class_sizes[class], memory_order_relaxed);
 	return p;
 }
 
@@ -243,7 +242,8 @@ static size_t usable(const void *p)
 {
 	uint32_t entry = ARENA->table[block_index(p)];
 
-	return entry & RUN_FLAG ? (size_t)(entry & ~RUN_FLAG) << BLOCK_SHIFT : class_sizes[entry - 1];
+	return entry & RUN_FLAG ? (size_t)(entry & ~RUN_FLAG) << BLOCK_SHIFT
+				: class_sizes[entry - 1];
 }
 
 void *krealloc(void *old, size_t size)

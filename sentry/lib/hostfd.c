@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Host descriptors by index, and the poller: one thread in epoll_wait that turns host readiness into
- * wake-ups of wait queues. Watches are edge-triggered; whoever waits looks at the state (poll)
+ * Host descriptors by index, and the poller: one thread in epoll_wait that turns host readiness
+ * into wake-ups of wait queues. Watches are edge-triggered; whoever waits looks at the state (poll)
  * after adding itself, so an edge before that is not missed.
  */
 #include "sentry/lib/hostfd.h"
@@ -19,7 +19,7 @@
 #define MAX_HOSTFDS 65536
 
 struct hostfd {
-	int fd; /* -1: free */
+	int fd;		  /* -1: free */
 	struct waitq *wq; /* watched by; under poll_lock */
 };
 

@@ -10,7 +10,7 @@
 
 #include "sentry/lib/usermem.h"
 
-#define IOV_INLINE 8
+#define IOV_INLINE   8
 #define IOV_MAX_SEGS 1024
 
 struct iov_seg {

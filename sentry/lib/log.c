@@ -19,7 +19,8 @@ void log_printf(enum log_level level, const char *fmt, ...)
 	int saved = errno, n, m;
 	va_list ap;
 
-	n = snprintf(buf, sizeof(buf), level == LOG_WARN || level == LOG_ERROR ? "kvmsbox: " : "kvmsbox: %s: ",
+	n = snprintf(buf, sizeof(buf),
+		     level == LOG_WARN || level == LOG_ERROR ? "kvmsbox: " : "kvmsbox: %s: ",
 		     level_names[level]);
 	va_start(ap, fmt);
 	m = vsnprintf(buf + n, sizeof(buf) - (size_t)n - 1, fmt, ap);

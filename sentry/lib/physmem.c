@@ -7,8 +7,9 @@
  * (read as zero), and from space never used before. Space is opened in chunks that double in size,
  * each announced to the listener (KVM makes a memory slot of it).
  *
- * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies when
- * both are free. What links them lies in a sparse table of its own: the frames are not resident.
+ * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies
+ * when both are free. What links them lies in a sparse table of its own: the frames are not
+ * resident.
  *
  * All state is in the arena's neighbourhood: the reference counts and links in fixed sparse regions
  * right behind the arena, the rest in the arena.
@@ -26,15 +27,15 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/log.h"
 
-#define NR_FRAMES	(PHYS_RAM_SIZE >> PAGE_SHIFT)
-#define REFS_BASE	(ARENA_BASE + ARENA_SIZE)
-#define LINKS_BASE	(REFS_BASE + NR_FRAMES * sizeof(uint32_t))
-#define RAM_BASE	0x300000000000UL /* where the memory file is mapped in the sentry */
-#define FIRST_CHUNK	(64UL << 20)
-#define EXTENT_MAX	512		/* frames: 2 MiB */
-#define WARM_FRAMES	1024		/* freed and still resident: 4 MiB */
-#define NR_ORDERS	10		/* free extents of 2^0 … 2^9 frames */
-#define FILE_USE_WINDOW (64UL << 20)
+#define NR_FRAMES	 (PHYS_RAM_SIZE >> PAGE_SHIFT)
+#define REFS_BASE	 (ARENA_BASE + ARENA_SIZE)
+#define LINKS_BASE	 (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
+#define RAM_BASE	 0x300000000000UL /* where the memory file is mapped in the sentry */
+#define FIRST_CHUNK	 (64UL << 20)
+#define EXTENT_MAX	 512  /* frames: 2 MiB */
+#define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
+#define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
+#define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
 
 /* Per frame: set for the first one of a free block, which reads as zero; else all zero. */
@@ -48,9 +49,9 @@ struct physmem {
 	struct mutex lock; /* LOCK_PHYSMEM */
 	int fd;
 	uint64_t limit;
-	gpa_t next;    /* never used from here on; under lock, like the rest */
-	gpa_t opened;  /* announced up to here */
-	gpa_t end;     /* none are handed out from here on */
+	gpa_t next;		  /* never used from here on; under lock, like the rest */
+	gpa_t opened;		  /* announced up to here */
+	gpa_t end;		  /* none are handed out from here on */
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;

@@ -46,8 +46,8 @@ extern struct physmem *physmem; /* the sandbox's one */
 int physmem_init(size_t limit) __must_check;
 void physmem_set_listener(struct physmem_listener *l);
 /*
- * Frames are handed out below @end only; what is above it in RAM's address space is the caller's own
- * (a platform's). Before much of RAM is in use.
+ * Frames are handed out below @end only; what is above it in RAM's address space is the caller's
+ * own (a platform's). Before much of RAM is in use.
  */
 void physmem_set_end(gpa_t end);
 /* Adds a read-only host file of @size bytes; the fd stays the caller's and must stay open. */

@@ -137,7 +137,8 @@ out_prune:
 static bool next_in(const struct radix_node *n, unsigned int level, uint64_t base, uint64_t *index,
 		    uint64_t *value)
 {
-	unsigned int i = *index > base ? (unsigned int)((*index - base) >> (level * RADIX_BITS)) : 0;
+	unsigned int i =
+		*index > base ? (unsigned int)((*index - base) >> (level * RADIX_BITS)) : 0;
 
 	for (; i < RADIX_WAYS; i++) {
 		uint64_t start = base + ((uint64_t)i << (level * RADIX_BITS));

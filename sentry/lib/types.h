@@ -23,13 +23,12 @@ typedef uint64_t gpa_t;
 #define GPA_NONE   (~(gpa_t)0)
 
 #define PAGE_ALIGN_UP(x)   (((x) + PAGE_SIZE - 1) & PAGE_MASK)
-#define PAGE_ALIGN_DOWN(x) ((x) & PAGE_MASK)
+#define PAGE_ALIGN_DOWN(x) ((x)&PAGE_MASK)
 #define ALIGN_UP(x, a)	   (((x) + (a)-1) & ~((__typeof__(x))(a)-1))
 #define ALIGN_DOWN(x, a)   ((x) & ~((__typeof__(x))(a)-1))
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member)                                                            \
-	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define MIN(a, b)                                                                                  \
 	({                                                                                         \
 		__auto_type min_a_ = (a);                                                          \
@@ -43,9 +42,9 @@ typedef uint64_t gpa_t;
 		max_a_ > max_b_ ? max_a_ : max_b_;                                                 \
 	})
 
-#define __must_check	 __attribute__((warn_unused_result))
+#define __must_check	   __attribute__((warn_unused_result))
 #define __printf_fmt(a, b) __attribute__((format(printf, a, b)))
-#define likely(x)	 __builtin_expect(!!(x), 1)
-#define unlikely(x)	 __builtin_expect(!!(x), 0)
+#define likely(x)	   __builtin_expect(!!(x), 1)
+#define unlikely(x)	   __builtin_expect(!!(x), 0)
 
 #endif

@@ -40,7 +40,7 @@ static void wake_locked(struct waitq *wq, uint32_t events)
 {
 	struct waiter *w, *tmp;
 
-	list_for_each_entry_safe(w, tmp, &wq->waiters, node) {
+	list_for_each_entry_safe (w, tmp, &wq->waiters, node) {
 		if (!(events & (w->mask | EPOLLERR | EPOLLHUP)))
 			continue;
 		if (w->fn(w, events) && w->exclusive)

@@ -37,7 +37,9 @@ void waitq_add(struct waitq *wq, struct waiter *w);
 void waitq_remove(struct waiter *w);
 /* Calls the callbacks that want any of @events. */
 void waitq_wake(struct waitq *wq, uint32_t events);
-/* The same from a callback of another queue (epoll sets that are watched themselves; no circles). */
+/*
+ * The same from a callback of another queue (epoll sets that are watched themselves; no circles).
+ */
 void waitq_wake_nested(struct waitq *wq, uint32_t events);
 bool waitq_active(struct waitq *wq);
 

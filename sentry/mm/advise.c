@@ -317,7 +317,7 @@ int mm_mlockall(struct mm *mm, int flags, bool capable)
 		err = -ENOMEM;
 	} else {
 		mm->def_flags = flags & MCL_FUTURE ? VMA_LOCKED : 0;
-		rb_for_each(n, &mm->vmas) {
+		rb_for_each (n, &mm->vmas) {
 			struct vma *v = rb_entry(n, struct vma, node);
 
 			vma_account(v, -1);

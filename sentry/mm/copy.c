@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The sentry's access to application memory. The page table is walked under pt_lock, shared, and the
- * bytes are copied while it is held, so that no page goes away under the copy; a page that is
+ * The sentry's access to application memory. The page table is walked under pt_lock, shared, and
+ * the bytes are copied while it is held, so that no page goes away under the copy; a page that is
  * missing is faulted in as the application would, and the walk tried again.
  */
 #include <errno.h>

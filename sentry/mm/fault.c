@@ -5,7 +5,7 @@
 
 #include "sentry/mm/internal.h"
 
-#define COW_AROUND	8 /* neighbours copied along: a fault costs more than eight copies */
+#define COW_AROUND 8 /* neighbours copied along: a fault costs more than eight copies */
 
 static int sigsegv(siginfo_t *info, uaddr_t addr, int code)
 {
@@ -23,7 +23,9 @@ static int sigbus(siginfo_t *info, uaddr_t addr)
 	return -EFAULT;
 }
 
-/* The stack below @addr's next vma may have to grow. Returns the vma that has @addr, or NULL. Excl. */
+/*
+ * The stack below @addr's next vma may have to grow. Returns the vma that has @addr, or NULL. Excl.
+ */
 static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
 {
 	struct vma *v = vma_find(mm, addr), *prev;
@@ -46,7 +48,9 @@ static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
 	return v;
 }
 
-/* Makes the entry at @va writable: by copying, or because nobody else has the page. pt_lock excl. */
+/*
+ * Makes the entry at @va writable: by copying, or because nobody else has the page. pt_lock excl.
+ */
 static int break_cow_one(struct vma *vma, uaddr_t va, uint64_t *pte)
 {
 	uint64_t old = pte_read(pte), keep;

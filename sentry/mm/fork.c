@@ -11,7 +11,7 @@
 #include "sentry/mm/internal.h"
 #include "sentry/mm/sites.h"
 
-#define RESIDENT_WINDOW	 512  /* pages per look at the host's residency */
+#define RESIDENT_WINDOW 512 /* pages per look at the host's residency */
 
 size_t mm_fork_copy_pages = 2048; /* 8 MiB: 0.2 to 0.6 ms of copying */
 

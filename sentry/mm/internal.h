@@ -10,7 +10,7 @@
 #include "sentry/lib/physmem.h"
 #include "sentry/mm/mm.h"
 
-#define MAX_VMAS 65530 /* Linux's default vm.max_map_count */
+#define MAX_VMAS	65530		    /* Linux's default vm.max_map_count */
 #define STACK_GUARD_GAP (256UL * PAGE_SIZE) /* kept free below what grows down */
 
 /* An entry that points to a page, present or (PROT_NONE) not. */

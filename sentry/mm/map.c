@@ -172,8 +172,7 @@ static int check_limits(struct mm *mm, const struct map_request *r, uaddr_t at)
 	/* Locked memory is for who may lock some; it is counted even where it replaces some. */
 	if ((r->flags & MAP_LOCKED) && !mm->limits.memlock)
 		return -EPERM;
-	if ((r->vflags & VMA_LOCKED) &&
-	    mm->locked_vm + pages > mm->limits.memlock >> PAGE_SHIFT)
+	if ((r->vflags & VMA_LOCKED) && mm->locked_vm + pages > mm->limits.memlock >> PAGE_SHIFT)
 		return -EAGAIN;
 	if (!as_limit_allows(mm, pages) &&
 	    !as_limit_allows(mm, pages - pages_in(mm, at, at + r->len)))
@@ -227,8 +226,7 @@ static long map_locked(struct mm *mm, struct map_request *r)
 	if (!v)
 		return -ENOMEM;
 	vma_insert(v);
-	if ((r->vflags & VMA_LOCKED) ||
-	    ((r->flags & MAP_POPULATE) && !(r->flags & MAP_NONBLOCK))) {
+	if ((r->vflags & VMA_LOCKED) || ((r->flags & MAP_POPULATE) && !(r->flags & MAP_NONBLOCK))) {
 		(void)!populate(v, v->start, v->end, ACCESS_READ);
 		(void)!pages_touch(mm, v->start, v->end);
 	} else {

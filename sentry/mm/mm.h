@@ -34,15 +34,15 @@ struct vma {
 	struct rb_node node; /* in mm->vmas by start */
 	struct mm *mm;
 	uaddr_t start, end;
-	unsigned long prot;  /* PROT_* */
-	unsigned long flags; /* VMA_* */
-	struct file *file;   /* reference, or NULL for anonymous */
-	uint64_t pgoff;	     /* file page of start */
+	unsigned long prot;   /* PROT_* */
+	unsigned long flags;  /* VMA_* */
+	struct file *file;    /* reference, or NULL for anonymous */
+	uint64_t pgoff;	      /* file page of start */
 	struct map_user user; /* registered with the file's mapping while file != NULL */
 	struct vma *next_dead;
-	const char *name;    /* "[heap]", "[stack]", "[vdso]", or NULL (static strings) */
-	uint64_t populated;  /* bytes that fault-around has mapped so far: grows the window */
-	uaddr_t ahead;	     /* where the last window of a sequential walk ended, 0: none */
+	const char *name;   /* "[heap]", "[stack]", "[vdso]", or NULL (static strings) */
+	uint64_t populated; /* bytes that fault-around has mapped so far: grows the window */
+	uaddr_t ahead;	    /* where the last window of a sequential walk ended, 0: none */
 };
 enum {
 	VMA_SHARED = 1,
@@ -53,11 +53,12 @@ enum {
 	VMA_WIPEONFORK = 32,
 	VMA_DONTDUMP = 64,
 	VMA_STACK = 128,
-	VMA_PINNED = 256,    /* vdso: munmap allowed, never merged */
-	VMA_DENY_WRITE = 512, /* shared mapping of a file opened read-only: mprotect can't add write */
-	VMA_SHMEM = 1024,     /* shared anonymous: the file is mm_shmem_file's */
-	VMA_IMAGE = 2048,     /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
-	VMA_SEALED = 4096,    /* as by mseal(2): can't be unmapped, moved or protected otherwise */
+	VMA_PINNED = 256, /* vdso: munmap allowed, never merged */
+	VMA_DENY_WRITE =
+		512,	   /* shared mapping of a file opened read-only: mprotect can't add write */
+	VMA_SHMEM = 1024,  /* shared anonymous: the file is mm_shmem_file's */
+	VMA_IMAGE = 2048,  /* mapped by a program loader (MAP_DENYWRITE): .data is copied at once */
+	VMA_SEALED = 4096, /* as by mseal(2): can't be unmapped, moved or protected otherwise */
 };
 
 struct mm_limits { /* RLIMIT_AS, DATA, STACK, MEMLOCK: read from the task before the call */
@@ -66,7 +67,7 @@ struct mm_limits { /* RLIMIT_AS, DATA, STACK, MEMLOCK: read from the task before
 
 struct mm {
 	struct refcount users;
-	struct usermem um;  /* copies in and out of this address space */
+	struct usermem um; /* copies in and out of this address space */
 	struct platform *platform;
 	struct address_space *as;
 	struct rwlock lock; /* LOCK_MM: vmas and all fields up to pt_lock */
@@ -74,23 +75,24 @@ struct mm {
 	size_t nr_vmas;
 	struct vma *dead; /* removed; their files are put once the lock is released */
 	uint64_t total_vm, locked_vm, data_vm, stack_vm; /* pages */
-	uaddr_t mmap_base;  /* top-down from here */
+	uaddr_t mmap_base;				 /* top-down from here */
 	uaddr_t brk_start, brk;
 	uaddr_t stack_top;
 	uaddr_t arg_start, arg_end, env_start, env_end; /* /proc/PID/cmdline, environ */
 	uaddr_t vdso;
-	uint64_t auxv[64];  /* /proc/PID/auxv */
+	uint64_t auxv[64]; /* /proc/PID/auxv */
 	size_t auxv_len;
-	struct file *exe;   /* reference: /proc/PID/exe */
+	struct file *exe; /* reference: /proc/PID/exe */
 	struct mm_limits limits;
 	bool dumpable;
 	unsigned long def_flags; /* mlockall(MCL_FUTURE) */
-	struct rwlock pt_lock; /* LOCK_PT */
+	struct rwlock pt_lock;	 /* LOCK_PT */
 	struct pagetable pt;
 	_Atomic uint64_t nr_file_rss, nr_anon_rss, max_rss; /* mapped pages, roughly */
 	_Atomic uint64_t min_flt, maj_flt;
 	_Atomic uint64_t membarrier;
-	struct mm_sites *sites; /* rewritten call sites (sites.h) or NULL; changed under both locks */
+	/* rewritten call sites (sites.h) or NULL; changed under both locks */
+	struct mm_sites *sites;
 	struct mm_boxes *boxes; /* call boxes of its threads or NULL */
 	_Atomic bool oom; /* a system call's copy met the memory limit: its caller is killed */
 };
@@ -161,7 +163,9 @@ int mm_futex_key(struct mm *mm, uaddr_t addr, bool shared, bool write, struct fu
 /* Inode that mm_futex_key took a reference on, if any: release with this. */
 void mm_futex_key_put(struct futex_key *key);
 
-/* Access to another's memory: ptrace, process_vm_readv, /proc/PID/mem. @force ignores protection. */
+/*
+ * Access to another's memory: ptrace, process_vm_readv, /proc/PID/mem. @force ignores protection.
+ */
 size_t mm_copy_remote(struct mm *mm, uaddr_t addr, void *buf, size_t len, bool write, bool force);
 
 /* Makes shared anonymous memory a file; set once by who has such files (memfd). */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Taking pages away. Entries are cleared in batches; the platform's caches are told; then the frames
- * go, runs of neighbours in one call.
+ * Taking pages away. Entries are cleared in batches; the platform's caches are told; then the
+ * frames go, runs of neighbours in one call.
  */
 #include <errno.h>
 #include <sys/mman.h>

@@ -7,8 +7,8 @@
  *     windows of up to 2 MiB beyond;
  *   - but where first touches are dear (platform_type.dear_touch), memory that is walked through
  *     upwards is also made resident by windows that double up to TOUCH_MAX, like readahead: at most
- *     twice what is used. On shadow-paging KVM that makes 5 µs of 26 per page, because a shadow fault
- *     then brings eight neighbours along;
+ *     twice what is used. On shadow-paging KVM that makes 5 µs of 26 per page, because a shadow
+ *     fault then brings eight neighbours along;
  *   - file pages are mapped in the contiguous runs that the file offers, up to FILE_WINDOW;
  *   - the small writable segments of programs (.data, .got) are copied at once: each of their pages
  *     would cost a copy-on-write fault.
@@ -19,18 +19,18 @@
 
 #include "sentry/mm/internal.h"
 
-#define ANON_EAGER	 (4UL << 20)  /* mapped at mmap time when not larger */
-#define ANON_WINDOW_MIN	 (128UL << 10)
-#define ANON_WINDOW_MAX	 (2UL << 20)
-#define TOUCH_MIN	 (64UL << 10) /* made resident at once, and on a walk's first fault */
-#define TOUCH_MAX	 (2UL << 20)
-#define TOUCH_NEW_MAX	 (1UL << 20)  /* larger mappings wait for the first fault */
-#define TOUCH_STACK	 (32UL << 10)
-#define FILE_WINDOW	 (2UL << 20)
-#define SHARED_WINDOW	 (64UL << 10) /* writable shared pages are real memory, not holes */
-#define DATA_EAGER	 (64UL << 10) /* private writable file mappings copied at once */
-#define IMAGE_EAGER	 (32UL << 20) /* of an image's read-only segments, at mmap time */
-#define EXTENT_PAGES	 512UL
+#define ANON_EAGER	(4UL << 20) /* mapped at mmap time when not larger */
+#define ANON_WINDOW_MIN (128UL << 10)
+#define ANON_WINDOW_MAX (2UL << 20)
+#define TOUCH_MIN	(64UL << 10) /* made resident at once, and on a walk's first fault */
+#define TOUCH_MAX	(2UL << 20)
+#define TOUCH_NEW_MAX	(1UL << 20) /* larger mappings wait for the first fault */
+#define TOUCH_STACK	(32UL << 10)
+#define FILE_WINDOW	(2UL << 20)
+#define SHARED_WINDOW	(64UL << 10) /* writable shared pages are real memory, not holes */
+#define DATA_EAGER	(64UL << 10) /* private writable file mappings copied at once */
+#define IMAGE_EAGER	(32UL << 20) /* of an image's read-only segments, at mmap time */
+#define EXTENT_PAGES	512UL
 
 bool memory_tight(void)
 {
@@ -94,7 +94,9 @@ static gpa_t copy_page(gpa_t gpa)
 	return copy;
 }
 
-/* Entries for @n pages of a file from @gpa at @va; their references go to the table or are dropped. */
+/*
+ * Entries for @n pages of a file from @gpa at @va; their references go to the table or are dropped.
+ */
 static int install_file(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n, bool writable, bool copy)
 {
 	struct mm *mm = vma->mm;
@@ -139,8 +141,7 @@ static int populate_run(struct vma *vma, uaddr_t *va, uaddr_t end)
 {
 	bool write = (vma->flags & VMA_SHARED) && (vma->prot & PROT_WRITE);
 	bool copy = vma_private_writable(vma) && (vma->flags & VMA_IMAGE) &&
-		    vma->end - vma->start <= DATA_EAGER &&
-		    !memory_tight();
+		    vma->end - vma->start <= DATA_EAGER && !memory_tight();
 	struct inode *inode = vma->file->inode;
 	size_t n = (end - *va) >> PAGE_SHIFT;
 	gpa_t gpa;
@@ -300,9 +301,10 @@ void populate_new(struct vma *vma)
 	if (!vma_access(vma) || (vma->flags & VMA_PINNED))
 		return;
 	if (!vma->file)
-		populate_grown(vma, vma->flags & VMA_STACK
-					    ? MAX(vma->start, vma->end - MIN(vma->end, ANON_WINDOW_MIN))
-					    : vma->start);
+		populate_grown(vma,
+			       vma->flags & VMA_STACK
+				       ? MAX(vma->start, vma->end - MIN(vma->end, ANON_WINDOW_MIN))
+				       : vma->start);
 	else if (!(vma->flags & VMA_SHARED))
 		populate_new_file(vma);
 	if (vma->flags & VMA_STACK && vma->mm->platform->type->dear_touch && !memory_tight())
@@ -345,7 +347,9 @@ int populate_fault(struct vma *vma, uaddr_t addr, unsigned int access)
 	if (!vma->file && !populate(vma, start, end, access))
 		return 0;
 	if (vma->file && window > PAGE_SIZE) {
-		/* Around it, as far as there is something: what counts is the page itself, below. */
+		/*
+		 * Around it, as far as there is something: what counts is the page itself, below.
+		 */
 		(void)!populate(vma, addr, end, access);
 		(void)!populate(vma, start, addr, access);
 	}

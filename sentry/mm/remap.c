@@ -11,7 +11,9 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-/* Moves the entries of [from, from+len) to @to. Excl. Returns 0 or -ENOMEM with all back in place. */
+/*
+ * Moves the entries of [from, from+len) to @to. Excl. Returns 0 or -ENOMEM with all back in place.
+ */
 static int move_entries(struct mm *mm, uaddr_t from, uaddr_t to, size_t len)
 {
 	uaddr_t va;
@@ -157,7 +159,8 @@ static long remap_locked(struct mm *mm, uaddr_t old, size_t old_len, size_t new_
 		if (!to)
 			return -ENOMEM;
 	}
-	return move_locked(mm, v, old, old_len, new_len, to, !old_len || (flags & MREMAP_DONTUNMAP));
+	return move_locked(mm, v, old, old_len, new_len, to,
+			   !old_len || (flags & MREMAP_DONTUNMAP));
 }
 
 long mm_mremap(struct mm *mm, uaddr_t old, size_t old_len, size_t new_len, unsigned long flags,

@@ -71,14 +71,22 @@ static void show_flags(struct strbuf *b, const struct vma *v)
 		bool on;
 		const char *name;
 	} f[] = {
-		{v->prot & PROT_READ, "rd"},	   {v->prot & PROT_WRITE, "wr"},
-		{v->prot & PROT_EXEC, "ex"},	   {v->flags & VMA_SHARED, "sh"},
-		{true, "mr"},			   {!(v->flags & VMA_DENY_WRITE), "mw"},
-		{true, "me"},			   {v->flags & VMA_SHARED, "ms"},
-		{v->flags & VMA_GROWSDOWN, "gd"},  {v->flags & VMA_LOCKED, "lo"},
-		{v->flags & VMA_DONTFORK, "dc"},   {true, "ac"},
-		{v->flags & VMA_NORESERVE, "nr"},  {v->flags & VMA_WIPEONFORK, "wf"},
-		{v->flags & VMA_DONTDUMP, "dd"},   {true, "sd"},
+		{v->prot & PROT_READ, "rd"},
+		{v->prot & PROT_WRITE, "wr"},
+		{v->prot & PROT_EXEC, "ex"},
+		{v->flags & VMA_SHARED, "sh"},
+		{true, "mr"},
+		{!(v->flags & VMA_DENY_WRITE), "mw"},
+		{true, "me"},
+		{v->flags & VMA_SHARED, "ms"},
+		{v->flags & VMA_GROWSDOWN, "gd"},
+		{v->flags & VMA_LOCKED, "lo"},
+		{v->flags & VMA_DONTFORK, "dc"},
+		{true, "ac"},
+		{v->flags & VMA_NORESERVE, "nr"},
+		{v->flags & VMA_WIPEONFORK, "wf"},
+		{v->flags & VMA_DONTDUMP, "dd"},
+		{true, "sd"},
 	};
 
 	strbuf_printf(b, "VmFlags: ");
@@ -103,7 +111,8 @@ static void show_details(struct strbuf *b, struct vma *v)
 	read_unlock(&v->mm->pt_lock);
 	rss = files + own;
 	strbuf_printf(b,
-		      "Size:           %8lu kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n"
+		      "Size:           %8lu kB\nKernelPageSize:        4 kB\nMMUPageSize:          "
+		      " 4 kB\n"
 		      "Rss:            %8lu kB\nPss:            %8lu kB\nPss_Dirty:      %8lu kB\n"
 		      "Shared_Clean:   %8lu kB\nShared_Dirty:          0 kB\n"
 		      "Private_Clean:         0 kB\nPrivate_Dirty:  %8lu kB\n"

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See sites.h. Locks: the table is changed under mm->lock and pt_lock exclusively; either reads it. */
+/*
+ * See sites.h. Locks: the table is changed under mm->lock and pt_lock exclusively; either reads it.
+ */
 #include "sentry/mm/sites.h"
 
 #include <string.h>
@@ -30,7 +32,8 @@ struct area {
 	uaddr_t va;
 	gpa_t frames[CALLSTUB_PAGES];
 	bool shared; /* with another process, which may fill it differently */
-	uint16_t unit_site[AREA_UNITS]; /* index + 1 of the site whose slot begins or goes on there */
+	uint16_t unit_site
+		[AREA_UNITS]; /* index + 1 of the site whose slot begins or goes on there */
 };
 
 struct mm_sites {

@@ -6,9 +6,9 @@
  * A site is rewritten once it has trapped as often as the platform says (rewrite_after): its page
  * becomes a private copy with a jump in it, to a slot in an area (a small mapping of its own,
  * "[kvmsbox]" in maps) within reach of the jump. Only text that can't be written is touched, so no
- * program sees its own stores go astray; text that becomes writable, or is written to by a debugger,
- * gets its bytes back first.
- * System calls, /proc/PID/mem and process_vm_readv see the original bytes always (sites_overlay).
+ * program sees its own stores go astray; text that becomes writable, or is written to by a
+ * debugger, gets its bytes back first. System calls, /proc/PID/mem and process_vm_readv see the
+ * original bytes always (sites_overlay).
  *
  * The table is shared by a fork's two sides until one of them changes it; areas are shared too, and
  * not added to after that.
@@ -26,10 +26,11 @@
 void mm_site_trapped(struct mm *mm, uaddr_t after, bool (*wanted)(int nr));
 
 enum site_place {
-	SITE_NONE,     /* not ours */
-	SITE_COMMON,   /* in an area's common code: spot.at is the offset in it */
-	SITE_START,    /* in a slot, nothing done yet: as if at spot.at, the site's start */
-	SITE_INTERIOR, /* in the middle of a patch: the instruction meant is at spot.at, in the slot */
+	SITE_NONE,   /* not ours */
+	SITE_COMMON, /* in an area's common code: spot.at is the offset in it */
+	SITE_START,  /* in a slot, nothing done yet: as if at spot.at, the site's start */
+	/* in the middle of a patch: the instruction meant is at spot.at, in the slot */
+	SITE_INTERIOR,
 };
 struct site_spot {
 	uaddr_t at;

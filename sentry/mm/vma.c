@@ -133,7 +133,7 @@ void vma_insert(struct vma *v)
 	while (*link) {
 		parent = *link;
 		link = v->start < rb_entry(parent, struct vma, node)->start ? &parent->left
-									     : &parent->right;
+									    : &parent->right;
 	}
 	rb_link_node(&v->node, parent, link);
 	rb_insert_color(&v->mm->vmas, &v->node);
@@ -195,7 +195,9 @@ void vma_resize(struct vma *v, uaddr_t start, uaddr_t end)
 	vma_account(v, -1);
 	if (m)
 		mutex_lock(&m->lock);
-	/* pgoff belongs to start, for anonymous memory too: it decides whether two can be joined. */
+	/*
+	 * pgoff belongs to start, for anonymous memory too: it decides whether two can be joined.
+	 */
 	v->pgoff += (uint64_t)((int64_t)(start - v->start) >> PAGE_SHIFT);
 	v->start = start;
 	v->end = end;

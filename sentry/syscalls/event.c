@@ -17,9 +17,10 @@ static long eventfd_new(struct task *t, unsigned int initval, int flags)
 {
 	if (flags & ~(EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE))
 		return -EINVAL;
-	return fd_install_new(t, eventfd_create(t, initval, flags & EFD_SEMAPHORE,
-						(unsigned int)flags & O_NONBLOCK),
-			      flags & EFD_CLOEXEC);
+	return fd_install_new(
+		t,
+		eventfd_create(t, initval, flags & EFD_SEMAPHORE, (unsigned int)flags & O_NONBLOCK),
+		flags & EFD_CLOEXEC);
 }
 
 long sys_eventfd(struct task *t, const uint64_t *a)
@@ -167,7 +168,9 @@ long sys_pidfd_open(struct task *t, const uint64_t *a)
 	return fd_install_new(t, file, true);
 }
 
-/* The pid behind descriptor @fd, with @proc also a /proc/PID, with a reference, or ERR_PTR(-EBADF). */
+/*
+ * The pid behind descriptor @fd, with @proc also a /proc/PID, with a reference, or ERR_PTR(-EBADF).
+ */
 static struct pid *pidfd_get_pid(struct task *t, int fd, bool proc)
 {
 	struct file *file = fd_get(t->files, fd);

@@ -10,8 +10,8 @@
 #include "sentry/syscalls/fileio.h"
 #include "vfs/notify.h"
 
-#define O_ASYNC_K	020000
-#define SETFL_MASK	(O_APPEND | O_NONBLOCK | O_ASYNC_K | O_DIRECT | O_NOATIME)
+#define O_ASYNC_K  020000
+#define SETFL_MASK (O_APPEND | O_NONBLOCK | O_ASYNC_K | O_DIRECT | O_NOATIME)
 
 long fd_install_new(struct task *t, struct file *file, bool cloexec)
 {
@@ -126,8 +126,8 @@ static int file_set_flags(struct task *t, struct file *file, unsigned int flags)
 	unsigned int old = file->flags, new;
 	int err;
 
-	if ((flags & O_NOATIME) && !(old & O_NOATIME) &&
-	    t->vfs.cred->fsuid != file->inode->uid && !task_capable(t, CAP_FOWNER))
+	if ((flags & O_NOATIME) && !(old & O_NOATIME) && t->vfs.cred->fsuid != file->inode->uid &&
+	    !task_capable(t, CAP_FOWNER))
 		return -EPERM;
 	new = (old & ~(unsigned int)SETFL_MASK) | (flags & SETFL_MASK);
 	if (file->ops->set_flags) {
@@ -190,9 +190,9 @@ static long fcntl_pipe(struct task *t, struct file *file, int cmd, uint64_t arg)
 
 	if (!p)
 		return -EBADF;
-	return cmd == F_GETPIPE_SZ ? pipe_size(p)
-				   : pipe_set_size(p, (unsigned int)arg,
-						   task_capable(t, CAP_SYS_RESOURCE));
+	return cmd == F_GETPIPE_SZ
+		       ? pipe_size(p)
+		       : pipe_set_size(p, (unsigned int)arg, task_capable(t, CAP_SYS_RESOURCE));
 }
 
 static long fcntl_file(struct task *t, struct file *file, int cmd, uint64_t arg)

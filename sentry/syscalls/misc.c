@@ -14,10 +14,10 @@
 #include "sentry/objects.h"
 #include "sentry/syscalls.h"
 
-#define ARCH_SET_GS 0x1001
-#define ARCH_SET_FS 0x1002
-#define ARCH_GET_FS 0x1003
-#define ARCH_GET_GS 0x1004
+#define ARCH_SET_GS	0x1001
+#define ARCH_SET_FS	0x1002
+#define ARCH_GET_FS	0x1003
+#define ARCH_GET_GS	0x1004
 #define ARCH_CET_STATUS 0x3001
 
 long sys_uname(struct task *t, const uint64_t *a)
@@ -178,7 +178,7 @@ static long set_limit(struct task *t, struct thread_group *tg, int which, const 
 	if (!ret && which == RLIMIT_FSIZE) {
 		struct sighand *s = sighand_lock(tg);
 
-		list_for_each_entry(other, &tg->threads, tg_node)
+		list_for_each_entry (other, &tg->threads, tg_node)
 			other->vfs.fsize_limit = new->rlim_cur;
 		mutex_unlock(&s->lock);
 	}
@@ -253,7 +253,6 @@ static long prctl_name(struct task *t, const uint64_t *a)
 	mutex_unlock(&t->own_lock);
 	return 0;
 }
-
 
 static long prctl_subreaper(struct task *t, const uint64_t *a)
 {

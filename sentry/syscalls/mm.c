@@ -108,14 +108,14 @@ long sys_munlockall(struct task *t, const uint64_t *a)
 	return mm_mlockall(t->mm, 0, true);
 }
 
-#define MEMBARRIER_QUERY	     0
-#define MEMBARRIER_GLOBAL	     1
-#define MEMBARRIER_GLOBAL_EXP	     2
-#define MEMBARRIER_REG_GLOBAL_EXP    4
-#define MEMBARRIER_PRIVATE_EXP	     8
-#define MEMBARRIER_REG_PRIVATE_EXP   16
-#define MEMBARRIER_PRIVATE_SYNC	     32
-#define MEMBARRIER_REG_PRIVATE_SYNC  64
+#define MEMBARRIER_QUERY	    0
+#define MEMBARRIER_GLOBAL	    1
+#define MEMBARRIER_GLOBAL_EXP	    2
+#define MEMBARRIER_REG_GLOBAL_EXP   4
+#define MEMBARRIER_PRIVATE_EXP	    8
+#define MEMBARRIER_REG_PRIVATE_EXP  16
+#define MEMBARRIER_PRIVATE_SYNC	    32
+#define MEMBARRIER_REG_PRIVATE_SYNC 64
 
 /*
  * Every other thread that is in user code is kicked out, and this returns once each has been seen
@@ -126,7 +126,7 @@ static void barrier_all(struct task *t)
 	struct sighand *s = sighand_lock(t->tg);
 	struct task *other;
 
-	list_for_each_entry(other, &t->tg->threads, tg_node) {
+	list_for_each_entry (other, &t->tg->threads, tg_node) {
 		uint64_t seq = atomic_load(&other->user_seq);
 
 		if (other == t || !other->ctx || !atomic_load(&other->in_user))

@@ -7,10 +7,10 @@
 #include "sentry/lib/err.h"
 #include "sentry/syscalls/fileio.h"
 
-#define MS_MGC_VAL_X  0xc0ed0000UL
-#define MS_MGC_MSK_X  0xffff0000UL
+#define MS_MGC_VAL_X   0xc0ed0000UL
+#define MS_MGC_MSK_X   0xffff0000UL
 #define MS_PROPAGATION (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE)
-#define UMOUNT_VALID  (MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)
+#define UMOUNT_VALID   (MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW)
 
 /* An optional string argument: NULL stays NULL. */
 static int optional_string(struct task *t, uaddr_t addr, char **out)

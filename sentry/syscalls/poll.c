@@ -138,9 +138,9 @@ long sys_ppoll(struct task *t, const uint64_t *a)
 #define SEL_EX	POLLPRI
 
 struct select_sets {
-	unsigned int n;	    /* descriptors looked at */
-	size_t words;	    /* of each set */
-	uint64_t *bits[3];  /* in, out, except */
+	unsigned int n;	   /* descriptors looked at */
+	size_t words;	   /* of each set */
+	uint64_t *bits[3]; /* in, out, except */
 	uaddr_t user[3];
 	struct pollfd *fds;
 	unsigned int nfds;

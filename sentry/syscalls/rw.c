@@ -10,7 +10,8 @@
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x20
 #endif
-#define RWF_VALID (0x1 /* HIPRI */ | 0x2 /* DSYNC */ | 0x4 /* SYNC */ | 0x8 /* NOWAIT */ | 0x10 /* APPEND */)
+#define RWF_VALID                                                                                  \
+	(0x1 /* HIPRI */ | 0x2 /* DSYNC */ | 0x4 /* SYNC */ | 0x8 /* NOWAIT */ | 0x10 /* APPEND */)
 
 struct rw_op {
 	struct kiocb io;
@@ -51,14 +52,17 @@ void fileio_sigpipe(struct task *t)
 static void op_init(struct rw_op *op, struct task *t, struct file *file, struct iov_iter *it,
 		    const uint64_t *pos, unsigned int flags)
 {
-	op->io = (struct kiocb){
-		.file = file, .ctx = &t->vfs, .pos = pos ? *pos : 0, .flags = flags};
+	op->io =
+		(struct kiocb){.file = file, .ctx = &t->vfs, .pos = pos ? *pos : 0, .flags = flags};
 	if (file->flags & O_NONBLOCK)
 		op->io.flags |= IOCB_NONBLOCK;
 	op->it = it;
 }
 
-/* Waits until @once makes progress; SO_RCVTIMEO and SO_SNDTIMEO limit that, and then it is no restart. */
+/*
+ * Waits until @once makes progress; SO_RCVTIMEO and SO_SNDTIMEO limit that, and then it is no
+ * restart.
+ */
 static ssize_t wait_for(struct task *t, struct rw_op *op, bool write, long (*once)(void *arg))
 {
 	uint32_t events = write ? EPOLLOUT | EPOLLWRNORM : EPOLLIN | EPOLLRDNORM;

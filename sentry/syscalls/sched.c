@@ -275,14 +275,14 @@ static long for_each_prio(struct task *t, int which, int who,
 		pid = who ? pid_find_locked(ns, who) : t->tg->pgrp;
 		if (!pid)
 			return acc;
-		list_for_each_entry(tg, &pid->pgrp_members, pgrp_node)
+		list_for_each_entry (tg, &pid->pgrp_members, pgrp_node)
 			acc = fn(t, tg->leader, acc, arg);
 		return acc;
 	case PRIO_USER:
 		for (; radix_next(&ns->numbers, &nr, &value); nr++) {
 			pid = (struct pid *)(uintptr_t)value;
-			if (pid->task && pid->task->vfs.cred->uid ==
-						 (who ? (uid_t)who : t->vfs.cred->uid))
+			if (pid->task &&
+			    pid->task->vfs.cred->uid == (who ? (uid_t)who : t->vfs.cred->uid))
 				acc = fn(t, pid->task, acc, arg);
 		}
 		return acc;

@@ -7,7 +7,7 @@
 #include "sentry/syscalls.h"
 
 #define MINSIGSTKSZ_ABI 2048
-#define KSS_AUTODISARM (1U << 31)
+#define KSS_AUTODISARM	(1U << 31)
 /* SA_* the x86-64 kernel knows; others are cleared so that programs can probe. */
 #define KSA_KNOWN                                                                                  \
 	(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x04000000UL | SA_ONSTACK | SA_RESTART |       \
@@ -191,9 +191,9 @@ long sys_sigaltstack(struct task *t, const uint64_t *a)
 		  sp > t->altstack_sp && sp - t->altstack_sp <= t->altstack_size;
 	int mode;
 
-	old.flags = !t->altstack_size ? SS_DISABLE
-				      : (on ? SS_ONSTACK : 0) |
-						(t->altstack_flags & (int)KSS_AUTODISARM);
+	old.flags = !t->altstack_size
+			    ? SS_DISABLE
+			    : (on ? SS_ONSTACK : 0) | (t->altstack_flags & (int)KSS_AUTODISARM);
 	if (a[0]) {
 		if (copy_in(t, &ss, a[0], sizeof(ss)))
 			return -EFAULT;
@@ -210,8 +210,8 @@ long sys_sigaltstack(struct task *t, const uint64_t *a)
 		}
 		t->altstack_sp = ss.sp;
 		t->altstack_size = ss.size;
-		t->altstack_flags = mode == SS_DISABLE ? SS_DISABLE
-						       : ss.flags & (int)KSS_AUTODISARM;
+		t->altstack_flags =
+			mode == SS_DISABLE ? SS_DISABLE : ss.flags & (int)KSS_AUTODISARM;
 	}
 	if (a[1] && copy_out(t, a[1], &old, sizeof(old)))
 		return -EFAULT;

@@ -123,9 +123,8 @@ long sys_bind(struct task *t, const uint64_t *a)
 		return PTR_ERR(file);
 	ret = addr_in(t, a[1], (int)a[2], &ss);
 	if (!ret)
-		ret = (int)a[2] < (int)sizeof(ss.ss_family)
-			      ? -EINVAL
-			      : sk->ops->bind(t, sk, &ss, (int)a[2]);
+		ret = (int)a[2] < (int)sizeof(ss.ss_family) ? -EINVAL
+							    : sk->ops->bind(t, sk, &ss, (int)a[2]);
 	file_put(file);
 	return ret;
 }

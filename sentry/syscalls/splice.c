@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Moving bytes between files without the program's memory: sendfile(2), copy_file_range(2), splice(2),
- * tee(2), vmsplice(2). The sentry's own memory is in between; what was taken from a pipe and could not
- * be passed on goes back to its front.
+ * Moving bytes between files without the program's memory: sendfile(2), copy_file_range(2),
+ * splice(2), tee(2), vmsplice(2). The sentry's own memory is in between; what was taken from a pipe
+ * and could not be passed on goes back to its front.
  */
 #include <string.h>
 
@@ -79,8 +79,8 @@ static ssize_t write_chunk(struct task *t, struct file *out, const void *buf, si
 }
 
 /*
- * Copies up to @len bytes from @in at *@in_pos to @out (at *@out_pos, or its own position). *@in_pos is
- * left behind what has been written. The bytes, or the error that came first.
+ * Copies up to @len bytes from @in at *@in_pos to @out (at *@out_pos, or its own position).
+ * *@in_pos is left behind what has been written. The bytes, or the error that came first.
  */
 static ssize_t copy_files(struct task *t, struct file *in, uint64_t *in_pos, struct file *out,
 			  uint64_t *out_pos, size_t len)
@@ -292,7 +292,8 @@ static ssize_t do_splice(struct task *t, struct file *in, uint64_t *in_pos, stru
 	if (from && to) {
 		if (in_pos || out_pos)
 			return -ESPIPE;
-		return from == to ? -EINVAL : splice_pipe_to_pipe(t, from, to, len, nb_in || nb_out);
+		return from == to ? -EINVAL
+				  : splice_pipe_to_pipe(t, from, to, len, nb_in || nb_out);
 	}
 	if (from) {
 		if (in_pos)

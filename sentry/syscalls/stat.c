@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What files say of themselves: stat, statx, statfs, access, readlink, getcwd, directory entries. */
+/*
+ * What files say of themselves: stat, statx, statfs, access, readlink, getcwd, directory entries.
+ */
 #include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -201,10 +203,10 @@ static long access_at(struct task *t, int dirfd, uaddr_t name, unsigned int mode
 		      unsigned int flags)
 {
 	const struct cred *old = t->vfs.cred;
-	bool real = !(flags & AT_EACCESS) && (old->fsuid != old->uid || old->fsgid != old->gid ||
-					      (old->uid ? old->cap_effective != 0
-							: old->cap_effective !=
-								  old->cap_permitted));
+	bool real =
+		!(flags & AT_EACCESS) &&
+		(old->fsuid != old->uid || old->fsgid != old->gid ||
+		 (old->uid ? old->cap_effective != 0 : old->cap_effective != old->cap_permitted));
 	struct cred *saved = t->vfs.cred;
 	struct path path;
 	int err;
@@ -349,7 +351,8 @@ static bool dirent_emit(struct dir_sink *sink, const char *name, size_t len, uin
 			unsigned int type, uint64_t next_pos)
 {
 	struct dirent_sink *s = container_of(sink, struct dirent_sink, sink);
-	size_t head = s->old ? offsetof(struct old_dirent, name) : offsetof(struct dirent64, d_name);
+	size_t head =
+		s->old ? offsetof(struct old_dirent, name) : offsetof(struct dirent64, d_name);
 	size_t reclen = ALIGN_UP(head + len + (s->old ? 2 : 1), 8);
 	uint8_t *rec = s->buf + s->used;
 

@@ -23,7 +23,7 @@ static void ns_to_ts(uint64_t ns, struct timespec *ts)
 /* A CPU-time clock of another process or thread, by its clockid (clock_getcpuclockid(3)). */
 static int cpu_clock(struct task *t, clockid_t clock, struct timespec *ts)
 {
-	pid_t nr = (pid_t)~((unsigned int)clock >> 3 | 0xe0000000u);
+	pid_t nr = (pid_t) ~((unsigned int)clock >> 3 | 0xe0000000u);
 	bool thread = clock & 4;
 	struct task *other = t;
 	uint64_t u, s;
@@ -339,10 +339,13 @@ long sys_clock_nanosleep(struct task *t, const uint64_t *a)
 	case CLOCK_BOOTTIME:
 	case CLOCK_TAI:
 		if (absolute) {
-			/* Same rate as CLOCK_MONOTONIC while the host is awake: sleep the difference. */
+			/*
+			 * Same rate as CLOCK_MONOTONIC while the host is awake: sleep the
+			 * difference.
+			 */
 			struct timespec rel;
-			int64_t ns = (ts.tv_sec - now.tv_sec) * 1000000000 +
-				     (ts.tv_nsec - now.tv_nsec);
+			int64_t ns =
+				(ts.tv_sec - now.tv_sec) * 1000000000 + (ts.tv_nsec - now.tv_nsec);
 
 			ns_to_ts(ns > 0 ? (uint64_t)ns : 0, &rel);
 			deadline_after(&until, &rel);

@@ -216,13 +216,11 @@ int baseline_check(const struct bench *b, const char *path, bool any_machine)
 		printf("skip all: the baseline is of another machine: %s (--any-machine "
 		       "compares)\n",
 		       what);
-	json_object_foreach(all, name, row)
-	{
+	json_object_foreach (all, name, row) {
 		i = row_find(name);
 		if (i >= 0 && !b->row_shown[i])
 			continue;
-		json_object_foreach(row, column, old)
-		{
+		json_object_foreach (row, column, old) {
 			for (k = 0; k < b->nr_columns && strcmp(b->columns[k].name, column); k++)
 				;
 			if (!same && !any_machine) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvmsbox doctor: what this machine offers. Each platform is probed, and run with a small guest that
- * makes a call, faults and returns (in a child process: a broken one can't hurt the report).
+ * kvmsbox doctor: what this machine offers. Each platform is probed, and run with a small guest
+ * that makes a call, faults and returns (in a child process: a broken one can't hurt the report).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,8 +29,9 @@
  * mov $39,%eax; syscall; mov %rax,DATA_VA; mov $60,%eax; syscall. The store faults, as nothing is
  * mapped there until the fault has been seen.
  */
-static const uint8_t guest_code[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x48, 0x89, 0x04, 0x25, 0x00,
-				     0x00, 0x50, 0x00, 0xb8, 60, 0, 0, 0, 0x0f, 0x05};
+static const uint8_t guest_code[] = {0xb8, 39,	 0,    0,    0,	   0x0f, 0x05, 0x48,
+				     0x89, 0x04, 0x25, 0x00, 0x00, 0x50, 0x00, 0xb8,
+				     60,   0,	 0,    0,    0x0f, 0x05};
 
 struct selftest {
 	struct platform *platform;
@@ -179,9 +180,12 @@ static void kvm_details(void)
 		int cap;
 		const char *name;
 	} caps[] = {
-		{KVM_CAP_SYNC_REGS, "sync_regs"},	{KVM_CAP_READONLY_MEM, "readonly_mem"},
-		{KVM_CAP_IMMEDIATE_EXIT, "immediate_exit"}, {KVM_CAP_XSAVE2, "xsave2"},
-		{KVM_CAP_XCRS, "xcrs"},			{KVM_CAP_NR_MEMSLOTS, "memslots"},
+		{KVM_CAP_SYNC_REGS, "sync_regs"},
+		{KVM_CAP_READONLY_MEM, "readonly_mem"},
+		{KVM_CAP_IMMEDIATE_EXIT, "immediate_exit"},
+		{KVM_CAP_XSAVE2, "xsave2"},
+		{KVM_CAP_XCRS, "xcrs"},
+		{KVM_CAP_NR_MEMSLOTS, "memslots"},
 		{KVM_CAP_MAX_VCPUS, "max_vcpus"},
 	};
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -189,10 +193,10 @@ static void kvm_details(void)
 	if (kvm < 0)
 		return;
 	printf("  kind       %s\n", !access("/sys/module/kvm_intel", F_OK) ? "hardware (Intel VT-x)"
-				  : !access("/sys/module/kvm_amd", F_OK)   ? "hardware (AMD SVM)"
-				  : !access("/sys/module/kvm_pvm", F_OK)
-					  ? "shadow paging without hardware support (pvm)"
-					  : "unknown");
+				    : !access("/sys/module/kvm_amd", F_OK) ? "hardware (AMD SVM)"
+				    : !access("/sys/module/kvm_pvm", F_OK)
+					    ? "shadow paging without hardware support (pvm)"
+					    : "unknown");
 	printf("  API        version %d\n  offers    ", ioctl(kvm, KVM_GET_API_VERSION, 0));
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++)
 		printf(" %s=%d", caps[i].name, ioctl(kvm, KVM_CHECK_EXTENSION, caps[i].cap));
@@ -203,7 +207,8 @@ static void kvm_details(void)
 static void usage(void)
 {
 	printf("usage: kvmsbox doctor [--brief]\n\n"
-	       "Tells what this machine offers: platforms with a self-test each, seccomp, and what\n"
+	       "Tells what this machine offers: platforms with a self-test each, seccomp, and "
+	       "what\n"
 	       "--platform=auto would choose. Exit status 0 if some platform works.\n\n"
 	       "  --brief  only what auto would choose\n");
 }

@@ -81,17 +81,22 @@ static void usage(void)
 {
 	printf("usage: kvmsbox exec [OPTIONS] IMAGE [--] [COMMAND [ARG…]]\n\n"
 	       "Runs COMMAND from the image (a tar of a root file system, a docker save or OCI\n"
-	       "archive; plain or gzip, xz, zstd, bzip2) in a new sandbox. Without COMMAND, what the\n"
-	       "image's configuration names is run. Exits with the command's status; 128+N if signal N\n"
-	       "ended it; 124 time limit; 125 kvmsbox's own error; 126 can't be run; 127 not found.\n\n"
+	       "archive; plain or gzip, xz, zstd, bzip2) in a new sandbox. Without COMMAND, what "
+	       "the\n"
+	       "image's configuration names is run. Exits with the command's status; 128+N if "
+	       "signal N\n"
+	       "ended it; 124 time limit; 125 kvmsbox's own error; 126 can't be run; 127 not "
+	       "found.\n\n"
 	       "What runs\n"
 	       "      --cwd DIR            working directory in the sandbox\n"
-	       "  -e, --env NAME=VALUE     set a variable (NAME alone: pass the caller's); repeatable\n"
+	       "  -e, --env NAME=VALUE     set a variable (NAME alone: pass the caller's); "
+	       "repeatable\n"
 	       "      --user USER[:GROUP]  name or number; default: the image's, else root\n"
 	       "      --umask MODE         octal; default 022\n"
 	       "      --entrypoint CMD     replace the image's entry point (\"\" for none)\n"
 	       "      --no-new-privs       set-user-id programs gain nothing\n"
-	       "  -t, --tty                give the program a terminal of its own; default when stdin\n"
+	       "  -t, --tty                give the program a terminal of its own; default when "
+	       "stdin\n"
 	       "                           and stdout are terminals\n"
 	       "      --no-tty             don't\n\n"
 	       "What it sees\n"
@@ -106,7 +111,8 @@ static void usage(void)
 	       "      --image-max-bytes SIZE, --image-max-entries N  refuse larger images\n\n"
 	       "How it runs\n"
 	       "      --platform auto|kvm|systrap|ptrace\n"
-	       "      --poll auto|off|N%%   share of a processor for answering system calls without\n"
+	       "      --poll auto|off|N%%   share of a processor for answering system calls "
+	       "without\n"
 	       "                           an exit while there are none to answer; auto is %d%%\n"
 	       "      --no-rewrite         leave the program's system-call instructions alone\n"
 	       "      --cache DIR          image cache; default $XDG_CACHE_HOME/kvmsbox\n"
@@ -283,8 +289,8 @@ static int open_strace(struct exec_options *o, const char *path)
 	if (!path)
 		o->config.strace_fd = dup(STDERR_FILENO);
 	else
-		o->config.strace_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC,
-					   0666);
+		o->config.strace_fd =
+			open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
 	if (o->config.strace_fd < 0)
 		return complain("exec: --strace: %s: %s", path ? path : "stderr", strerror(errno));
 	return 0;
@@ -301,12 +307,14 @@ static int parse_option(struct exec_options *o, int opt, char *arg)
 	case OPT_PLATFORM:
 		if (strcmp(arg, "auto") && strcmp(arg, "kvm") && strcmp(arg, "systrap") &&
 		    strcmp(arg, "ptrace"))
-			return complain("exec: --platform %s: want auto, kvm, systrap or ptrace", arg);
+			return complain("exec: --platform %s: want auto, kvm, systrap or ptrace",
+					arg);
 		c->platform = arg;
 		break;
 	case OPT_CWD:
 		if (arg[0] != '/')
-			return complain("exec: --cwd %s: want an absolute path in the sandbox", arg);
+			return complain("exec: --cwd %s: want an absolute path in the sandbox",
+					arg);
 		c->cwd = arg;
 		break;
 	case 'e':
@@ -365,8 +373,9 @@ static int parse_option(struct exec_options *o, int opt, char *arg)
 		break;
 	case OPT_LOG_LEVEL:
 		if (log_level_parse(arg, &log_level))
-			return complain("exec: --log-level %s: want error, warn, info, debug or trace",
-					arg);
+			return complain(
+				"exec: --log-level %s: want error, warn, info, debug or trace",
+				arg);
 		c->log_level = arg;
 		break;
 	case OPT_CACHE:
@@ -469,8 +478,8 @@ static int boot(struct exec_options *o)
 
 int cmd_exec(int argc, char **argv)
 {
-	struct exec_options o = {.config = {.umask = 022, .strace_fd = -1,
-						 .poll_percent = POLL_AUTO_PERCENT}};
+	struct exec_options o = {
+		.config = {.umask = 022, .strace_fd = -1, .poll_percent = POLL_AUTO_PERCENT}};
 	struct image_error error = {0};
 	struct image image;
 	int opt, err;

@@ -27,7 +27,11 @@ struct args {
 	int nrest;
 };
 
-#define COMMON_OPTIONS {"cache", required_argument, NULL, OPT_CACHE}, {"help", no_argument, NULL, 'h'}
+#define COMMON_OPTIONS                                                                             \
+	{"cache", required_argument, NULL, OPT_CACHE},                                             \
+	{                                                                                          \
+		"help", no_argument, NULL, 'h'                                                     \
+	}
 
 static const struct option import_options[] = {
 	COMMON_OPTIONS,
@@ -56,10 +60,12 @@ static const struct option rm_options[] = {
 static const char import_help[] =
 	"usage: kvmsbox image import [OPTIONS] ARCHIVE…\n\n"
 	"Imports archives into the cache, unless they are there and haven't changed: a tar of a\n"
-	"root file system, a docker save or an OCI-layout archive; plain, gzip, bzip2, xz or zstd.\n"
+	"root file system, a docker save or an OCI-layout archive; plain, gzip, bzip2, xz or "
+	"zstd.\n"
 	"Prints each image's hash. kvmsbox exec does the same when needed.\n\n"
 	"      --image-max-bytes SIZE   refuse what unpacks to more (default 64G)\n"
-	"      --image-max-entries N    refuse more files, directories and links (default 4194304)\n"
+	"      --image-max-entries N    refuse more files, directories and links (default "
+	"4194304)\n"
 	"  -q, --quiet                  no progress bar\n"
 	"      --cache DIR              default $XDG_CACHE_HOME/kvmsbox, else ~/.cache/kvmsbox\n"
 	"  -h, --help\n";
@@ -140,8 +146,9 @@ static int parse_args(struct args *a, int argc, char **argv, const char *short_o
 			a->all = true;
 			break;
 		case ':':
-			return complain("image %s: option %s needs a value: see kvmsbox image %s --help",
-					a->name, argv[optind - 1], a->name);
+			return complain(
+				"image %s: option %s needs a value: see kvmsbox image %s --help",
+				a->name, argv[optind - 1], a->name);
 		default:
 			return complain("image %s: unknown option %s: see kvmsbox image %s --help",
 					a->name, argv[optind - 1], a->name);
@@ -246,12 +253,11 @@ static int image_import(int argc, char **argv)
 
 static json_t *info_to_json(const struct image_info *info)
 {
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "format",
-			 info->format ? info->format : "", "source",
-			 info->source ? info->source : "", "layers", (json_int_t)info->layers,
-			 "entries", (json_int_t)info->entries, "file_bytes",
-			 (json_int_t)info->file_bytes, "stored_bytes",
-			 (json_int_t)info->stored_bytes);
+	return json_pack(
+		"{s:s, s:s, s:I, s:I, s:I, s:I}", "format", info->format ? info->format : "",
+		"source", info->source ? info->source : "", "layers", (json_int_t)info->layers,
+		"entries", (json_int_t)info->entries, "file_bytes", (json_int_t)info->file_bytes,
+		"stored_bytes", (json_int_t)info->stored_bytes);
 }
 
 static json_t *entry_to_json(const struct image_entry *e)
@@ -388,8 +394,9 @@ static int image_inspect(int argc, char **argv)
 	if (status >= 0)
 		return status;
 	if (a.nrest != 1)
-		return complain("image inspect: want one hash or archive: see kvmsbox image inspect "
-				"--help");
+		return complain(
+			"image inspect: want one hash or archive: see kvmsbox image inspect "
+			"--help");
 	if (image_find(a.rest[0], &a.options, hash, &error) ||
 	    image_open_entry(hash, &a.options, a.verify, &image, &error))
 		return complain("%s", error.message);

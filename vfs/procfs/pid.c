@@ -230,20 +230,21 @@ static int show_stat(struct proc_show *s)
 	mutex_lock(&t->own_lock);
 	memcpy(comm, t->comm, sizeof(comm));
 	mutex_unlock(&t->own_lock);
-	strbuf_printf(&s->b, "%d (%s) %c %d %d %d %d %d 0 %lu 0 %lu 0 ", pid_nr(s->node->pid, s->ns),
-		      comm, state_letter(t), v.ppid, v.pgrp, v.session, v.tty_nr, v.tpgid,
-		      mm ? (uint64_t)atomic_load(&mm->min_flt) : 0,
+	strbuf_printf(&s->b, "%d (%s) %c %d %d %d %d %d 0 %lu 0 %lu 0 ",
+		      pid_nr(s->node->pid, s->ns), comm, state_letter(t), v.ppid, v.pgrp, v.session,
+		      v.tty_nr, v.tpgid, mm ? (uint64_t)atomic_load(&mm->min_flt) : 0,
 		      mm ? (uint64_t)atomic_load(&mm->maj_flt) : 0);
 	strbuf_printf(&s->b, "%lu %lu %lu %lu %d %d %d 0 %lu %lu %lu 18446744073709551615 ",
 		      utime / 10000000, stime / 10000000, v.cutime / 10000000, v.cstime / 10000000,
 		      20 + t->nice, t->nice, v.nr_threads, (uint64_t)start.tv_sec * 100,
 		      mm ? mm->total_vm * PAGE_SIZE : 0, mm ? mm_rss(mm) : 0);
-	strbuf_printf(&s->b, "0 0 %lu 0 0 %lu %lu %lu %lu 0 0 0 %d 0 %d %d 0 0 0 0 0 %lu %lu %lu %lu %lu %d\n",
-		      mm ? mm->stack_top : 0, t->pending.set & 0x7fffffff, t->blocked & 0x7fffffff,
-		      ignored & 0x7fffffff, caught & 0x7fffffff,
-		      s->node->thread ? -1 : v.exit_signal, t->sched_priority, t->sched_policy,
-		      mm ? mm->brk_start : 0, mm ? mm->arg_start : 0, mm ? mm->arg_end : 0,
-		      mm ? mm->env_start : 0, mm ? mm->env_end : 0, v.exit_code);
+	strbuf_printf(
+		&s->b,
+		"0 0 %lu 0 0 %lu %lu %lu %lu 0 0 0 %d 0 %d %d 0 0 0 0 0 %lu %lu %lu %lu %lu %d\n",
+		mm ? mm->stack_top : 0, t->pending.set & 0x7fffffff, t->blocked & 0x7fffffff,
+		ignored & 0x7fffffff, caught & 0x7fffffff, s->node->thread ? -1 : v.exit_signal,
+		t->sched_priority, t->sched_policy, mm ? mm->brk_start : 0, mm ? mm->arg_start : 0,
+		mm ? mm->arg_end : 0, mm ? mm->env_start : 0, mm ? mm->env_end : 0, v.exit_code);
 	if (mm)
 		mm_put(mm);
 	return 0;
@@ -253,16 +254,16 @@ static void put_memory_status(struct proc_show *s, struct mm *mm)
 {
 	uint64_t rss = mm_rss(mm), kb = PAGE_SIZE / 1024;
 
-	strbuf_printf(&s->b,
-		      "VmPeak:\t%8lu kB\nVmSize:\t%8lu kB\nVmLck:\t%8lu kB\nVmPin:\t       0 kB\n"
-		      "VmHWM:\t%8lu kB\nVmRSS:\t%8lu kB\nRssAnon:\t%8lu kB\nRssFile:\t%8lu kB\n"
-		      "RssShmem:\t       0 kB\nVmData:\t%8lu kB\nVmStk:\t%8lu kB\nVmExe:\t       4 kB\n"
-		      "VmLib:\t       0 kB\nVmPTE:\t      40 kB\nVmSwap:\t       0 kB\n",
-		      mm->total_vm * kb, mm->total_vm * kb, mm->locked_vm * kb,
-		      MAX(rss, (uint64_t)atomic_load(&mm->max_rss)) * kb, rss * kb,
-		      (uint64_t)atomic_load(&mm->nr_anon_rss) * kb,
-		      (uint64_t)atomic_load(&mm->nr_file_rss) * kb, mm->data_vm * kb,
-		      mm->stack_vm * kb);
+	strbuf_printf(
+		&s->b,
+		"VmPeak:\t%8lu kB\nVmSize:\t%8lu kB\nVmLck:\t%8lu kB\nVmPin:\t       0 kB\n"
+		"VmHWM:\t%8lu kB\nVmRSS:\t%8lu kB\nRssAnon:\t%8lu kB\nRssFile:\t%8lu kB\n"
+		"RssShmem:\t       0 kB\nVmData:\t%8lu kB\nVmStk:\t%8lu kB\nVmExe:\t       4 kB\n"
+		"VmLib:\t       0 kB\nVmPTE:\t      40 kB\nVmSwap:\t       0 kB\n",
+		mm->total_vm * kb, mm->total_vm * kb, mm->locked_vm * kb,
+		MAX(rss, (uint64_t)atomic_load(&mm->max_rss)) * kb, rss * kb,
+		(uint64_t)atomic_load(&mm->nr_anon_rss) * kb,
+		(uint64_t)atomic_load(&mm->nr_file_rss) * kb, mm->data_vm * kb, mm->stack_vm * kb);
 }
 
 static int show_status(struct proc_show *s)
@@ -282,8 +283,9 @@ static int show_status(struct proc_show *s)
 	if (t->vfs.fs)
 		umask_bits = t->vfs.fs->umask;
 	mutex_unlock(&t->own_lock);
-	strbuf_printf(&s->b, "Umask:\t%04o\nState:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\n"
-			     "TracerPid:\t0\n",
+	strbuf_printf(&s->b,
+		      "Umask:\t%04o\nState:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\n"
+		      "TracerPid:\t0\n",
 		      umask_bits, state_name(state_letter(t)), task_tgid_nr(t, s->ns),
 		      pid_nr(s->node->pid, s->ns), v.ppid);
 	strbuf_printf(&s->b, "Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\n", c->uid, c->euid,
@@ -473,14 +475,16 @@ static int show_wchan(struct proc_show *s)
 	return 0;
 }
 
-/* Children belong to the process here, not to the thread that made them: the first thread has all. */
+/*
+ * Children belong to the process here, not to the thread that made them: the first thread has all.
+ */
 static int show_children(struct proc_show *s)
 {
 	struct thread_group *tg = s->task->tg, *c;
 
 	mutex_lock(&tg->kernel->tasklist);
 	if (tg->leader == s->task) {
-		list_for_each_entry(c, &tg->children, sibling)
+		list_for_each_entry (c, &tg->children, sibling)
 			strbuf_printf(&s->b, "%d ", pid_nr(c->pid, s->ns));
 	}
 	mutex_unlock(&tg->kernel->tasklist);
@@ -655,11 +659,8 @@ static mode_t fd_mode(struct proc_node *node)
 	return mode;
 }
 
-static const struct proc_entry fd_entry = {.name = "",
-					   .mode = S_IFLNK | 0700,
-					   .jump = jump_fd,
-					   .mode_of = fd_mode,
-					   .private = true};
+static const struct proc_entry fd_entry = {
+	.name = "", .mode = S_IFLNK | 0700, .jump = jump_fd, .mode_of = fd_mode, .private = true};
 static const struct proc_entry fdinfo_entry = {
 	.name = "", .mode = S_IFREG | 0400, .show = show_fdinfo, .private = true};
 
@@ -764,7 +765,7 @@ static bool task_dir_next(const struct proc_node *dir, const struct vfs_ctx *ctx
 	mutex_lock(&k->tasklist);
 	tg = node_group(dir);
 	if (tg) {
-		list_for_each_entry(t, &tg->threads, tg_node) {
+		list_for_each_entry (t, &tg->threads, tg_node) {
 			uint64_t n = (uint64_t)pid_nr(t->pid, dir->instance->ns);
 
 			if (n >= *nr && n < best && (!t->exiting || t == tg->leader))
@@ -865,12 +866,13 @@ static const struct file_ops mem_fops = {
 
 static int show_net_dev(struct proc_show *s)
 {
-	strbuf_printf(&s->b,
-		      "Inter-|   Receive                                                |  Transmit\n"
-		      " face |bytes    packets errs drop fifo frame compressed multicast|bytes    "
-		      "packets errs drop fifo colls carrier compressed\n"
-		      "    lo:       0       0    0    0    0     0          0         0        0"
-		      "       0    0    0    0     0       0          0\n");
+	strbuf_printf(
+		&s->b,
+		"Inter-|   Receive                                                |  Transmit\n"
+		" face |bytes    packets errs drop fifo frame compressed multicast|bytes    "
+		"packets errs drop fifo colls carrier compressed\n"
+		"    lo:       0       0    0    0    0     0          0         0        0"
+		"       0    0    0    0     0       0          0\n");
 	return 0;
 }
 
@@ -882,10 +884,22 @@ static int show_net_unix(struct proc_show *s)
 
 /* ---- tables ---- */
 
-#define REG(n, m, fn)	{.name = n, .mode = S_IFREG | (m), .show = fn}
-#define REGP(n, m, fn)	{.name = n, .mode = S_IFREG | (m), .show = fn, .private = true}
-#define NSL(k)		{.name = #k, .mode = S_IFLNK | 0777, .readlink = ns_##k, .private = true}
-#define JUMP(n, fn)	{.name = n, .mode = S_IFLNK | 0777, .jump = fn, .private = true}
+#define REG(n, m, fn)                                                                              \
+	{                                                                                          \
+		.name = n, .mode = S_IFREG | (m), .show = fn                                       \
+	}
+#define REGP(n, m, fn)                                                                             \
+	{                                                                                          \
+		.name = n, .mode = S_IFREG | (m), .show = fn, .private = true                      \
+	}
+#define NSL(k)                                                                                     \
+	{                                                                                          \
+		.name = #k, .mode = S_IFLNK | 0777, .readlink = ns_##k, .private = true            \
+	}
+#define JUMP(n, fn)                                                                                \
+	{                                                                                          \
+		.name = n, .mode = S_IFLNK | 0777, .jump = fn, .private = true                     \
+	}
 
 static const struct proc_entry net_children[] = {
 	REG("dev", 0444, show_net_dev),
@@ -901,12 +915,8 @@ static const struct proc_entry ns_children[] = {
 	REGP("auxv", 0400, show_auxv), REG("cgroup", 0444, show_cgroup),                           \
 		REG("cmdline", 0444, show_cmdline),                                                \
 		{.name = "comm", .mode = S_IFREG | 0644, .show = show_comm, .write = write_comm},  \
-		JUMP("cwd", jump_cwd), REGP("environ", 0400, show_environ),                        \
-		JUMP("exe", jump_exe),                                                             \
-		{.name = "fd",                                                                     \
-		 .mode = S_IFDIR | 0500,                                                           \
-		 .dir = &proc_fd_dir,                                                              \
-		 .private = true},                                                                 \
+		JUMP("cwd", jump_cwd), REGP("environ", 0400, show_environ), JUMP("exe", jump_exe), \
+		{.name = "fd", .mode = S_IFDIR | 0500, .dir = &proc_fd_dir, .private = true},      \
 		{.name = "fdinfo", .mode = S_IFDIR | 0555, .dir = &proc_fdinfo_dir},               \
 		REG("gid_map", 0444, show_id_map), REGP("io", 0400, show_io),                      \
 		REG("limits", 0444, show_limits), REG("loginuid", 0444, show_loginuid),            \

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* /proc as a filesystem: instances, inodes, look-ups, listings, and files whose text is made on read. */
+/*
+ * /proc as a filesystem: instances, inodes, look-ups, listings, and files whose text is made on
+ * read.
+ */
 #include "vfs/procfs/procfs.h"
 
 #include <dirent.h>
@@ -223,8 +226,7 @@ static bool emit_dots(struct file *file, struct dir_sink *sink)
 	for (; file->pos < 2; file->pos++) {
 		const char *name = file->pos ? ".." : ".";
 
-		if (!sink->emit(sink, name, file->pos + 1, file->inode->ino, DT_DIR,
-				file->pos + 1))
+		if (!sink->emit(sink, name, file->pos + 1, file->inode->ino, DT_DIR, file->pos + 1))
 			return false;
 	}
 	return true;
@@ -488,12 +490,19 @@ static int show_thp_size(struct proc_show *s)
 	return 0;
 }
 
-#define SYS_FILE(n, fn) {.name = n, .mode = S_IFREG | 0444, .show = fn}
-#define SYS_DIR(n, c)	{.name = n, .mode = S_IFDIR | 0555, .children = c}
+#define SYS_FILE(n, fn)                                                                            \
+	{                                                                                          \
+		.name = n, .mode = S_IFREG | 0444, .show = fn                                      \
+	}
+#define SYS_DIR(n, c)                                                                              \
+	{                                                                                          \
+		.name = n, .mode = S_IFDIR | 0555, .children = c                                   \
+	}
 
-static const struct proc_entry sys_cpu[] = {
-	SYS_FILE("online", show_cpu_range), SYS_FILE("possible", show_cpu_range),
-	SYS_FILE("present", show_cpu_range), {0}};
+static const struct proc_entry sys_cpu[] = {SYS_FILE("online", show_cpu_range),
+					    SYS_FILE("possible", show_cpu_range),
+					    SYS_FILE("present", show_cpu_range),
+					    {0}};
 static const struct proc_entry sys_system[] = {SYS_DIR("cpu", sys_cpu), {0}};
 static const struct proc_entry sys_devices[] = {SYS_DIR("system", sys_system), {0}};
 static const struct proc_entry sys_thp[] = {
@@ -503,9 +512,9 @@ static const struct proc_entry sys_empty[] = {{0}};
 static const struct proc_entry sys_fs[] = {SYS_DIR("cgroup", sys_empty), {0}};
 static const struct proc_entry sys_kernel[] = {SYS_DIR("mm", sys_mm), {0}};
 static const struct proc_entry sys_root[] = {
-	SYS_DIR("block", sys_empty), SYS_DIR("bus", sys_empty),	    SYS_DIR("class", sys_empty),
-	SYS_DIR("dev", sys_empty),   SYS_DIR("devices", sys_devices), SYS_DIR("fs", sys_fs),
-	SYS_DIR("kernel", sys_kernel), SYS_DIR("module", sys_empty), {0}};
+	SYS_DIR("block", sys_empty),   SYS_DIR("bus", sys_empty),	SYS_DIR("class", sys_empty),
+	SYS_DIR("dev", sys_empty),     SYS_DIR("devices", sys_devices), SYS_DIR("fs", sys_fs),
+	SYS_DIR("kernel", sys_kernel), SYS_DIR("module", sys_empty),	{0}};
 static const struct proc_entry sysfs_root_entry = SYS_DIR("", sys_root);
 
 static struct super *sysfs_mount(const struct vfs_ctx *ctx, const char *source, const char *options)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * /proc, inside. A directory is a table of struct proc_entry, or makes its names up (processes,
- * threads, descriptors). Each inode carries a struct proc_node that says which entry it is and, below
- * a process, whose.
+ * threads, descriptors). Each inode carries a struct proc_node that says which entry it is and,
+ * below a process, whose.
  *
  * Layer 6: looks at everything, nobody includes it (the sentry registers proc_fs_type).
  */
@@ -40,7 +40,7 @@ struct proc_entry {
 	char *(*readlink)(const struct vfs_ctx *ctx, struct proc_node *node);
 	int (*jump)(const struct vfs_ctx *ctx, struct proc_node *node, struct path *out);
 	mode_t (*mode_of)(struct proc_node *node); /* links whose mode changes: fd/N */
-	bool private; /* only for who may trace the process */
+	bool private;				   /* only for who may trace the process */
 };
 
 /* A directory that makes names up, beside its table. */
@@ -75,7 +75,9 @@ static inline struct proc_node *proc_node(struct inode *inode)
 
 /* A path as its reader sees it, kmalloc'd; NULL: out of memory. */
 char *proc_path_text(const struct vfs_ctx *ctx, const struct path *path);
-/* The task behind a node with a reference: a process's leader, or the thread. NULL: it has ended. */
+/*
+ * The task behind a node with a reference: a process's leader, or the thread. NULL: it has ended.
+ */
 struct task *proc_task(const struct proc_node *node);
 
 extern const struct proc_entry proc_root_entry, proc_pid_entry, proc_thread_entry;

@@ -80,16 +80,19 @@ static int show_cpuinfo(struct proc_show *s)
 		unsigned int leaf, reg, bit;
 		const char *name;
 	} flags[] = {
-		{1, 3, 0, "fpu"},     {1, 3, 4, "tsc"},	    {1, 3, 8, "cx8"},	 {1, 3, 15, "cmov"},
-		{1, 3, 19, "clflush"}, {1, 3, 23, "mmx"},   {1, 3, 24, "fxsr"},	 {1, 3, 25, "sse"},
-		{1, 3, 26, "sse2"},   {1, 3, 28, "ht"},	    {1, 2, 0, "pni"},	 {1, 2, 1, "pclmulqdq"},
-		{1, 2, 9, "ssse3"},   {1, 2, 12, "fma"},    {1, 2, 13, "cx16"},	 {1, 2, 19, "sse4_1"},
-		{1, 2, 20, "sse4_2"}, {1, 2, 22, "movbe"},  {1, 2, 23, "popcnt"}, {1, 2, 25, "aes"},
-		{1, 2, 26, "xsave"},  {1, 2, 28, "avx"},    {1, 2, 29, "f16c"},	 {1, 2, 30, "rdrand"},
-		{7, 1, 0, "fsgsbase"}, {7, 1, 3, "bmi1"},   {7, 1, 5, "avx2"},	 {7, 1, 8, "bmi2"},
-		{7, 1, 9, "erms"},    {7, 1, 16, "avx512f"}, {7, 1, 17, "avx512dq"},
-		{7, 1, 18, "rdseed"}, {7, 1, 19, "adx"},    {7, 1, 28, "avx512cd"},
-		{7, 1, 29, "sha_ni"}, {7, 1, 30, "avx512bw"}, {7, 1, 31, "avx512vl"},
+		{1, 3, 0, "fpu"},	{1, 3, 4, "tsc"},      {1, 3, 8, "cx8"},
+		{1, 3, 15, "cmov"},	{1, 3, 19, "clflush"}, {1, 3, 23, "mmx"},
+		{1, 3, 24, "fxsr"},	{1, 3, 25, "sse"},     {1, 3, 26, "sse2"},
+		{1, 3, 28, "ht"},	{1, 2, 0, "pni"},      {1, 2, 1, "pclmulqdq"},
+		{1, 2, 9, "ssse3"},	{1, 2, 12, "fma"},     {1, 2, 13, "cx16"},
+		{1, 2, 19, "sse4_1"},	{1, 2, 20, "sse4_2"},  {1, 2, 22, "movbe"},
+		{1, 2, 23, "popcnt"},	{1, 2, 25, "aes"},     {1, 2, 26, "xsave"},
+		{1, 2, 28, "avx"},	{1, 2, 29, "f16c"},    {1, 2, 30, "rdrand"},
+		{7, 1, 0, "fsgsbase"},	{7, 1, 3, "bmi1"},     {7, 1, 5, "avx2"},
+		{7, 1, 8, "bmi2"},	{7, 1, 9, "erms"},     {7, 1, 16, "avx512f"},
+		{7, 1, 17, "avx512dq"}, {7, 1, 18, "rdseed"},  {7, 1, 19, "adx"},
+		{7, 1, 28, "avx512cd"}, {7, 1, 29, "sha_ni"},  {7, 1, 30, "avx512bw"},
+		{7, 1, 31, "avx512vl"},
 	};
 	unsigned int r[4], v[4] = {0}, brand[12] = {0}, family, model;
 	char vendor[13] = {0};
@@ -226,8 +229,14 @@ static char *link_net(const struct vfs_ctx *ctx, struct proc_node *node)
 	return s ? s : ERR_PTR(-ENOMEM);
 }
 
-#define FILE_(n, fn)	{.name = n, .mode = S_IFREG | 0444, .show = fn}
-#define LINK_(n, fn)	{.name = n, .mode = S_IFLNK | 0777, .readlink = fn}
+#define FILE_(n, fn)                                                                               \
+	{                                                                                          \
+		.name = n, .mode = S_IFREG | 0444, .show = fn                                      \
+	}
+#define LINK_(n, fn)                                                                               \
+	{                                                                                          \
+		.name = n, .mode = S_IFLNK | 0777, .readlink = fn                                  \
+	}
 
 static const struct proc_entry root_children[] = {
 	LINK_("self", link_self),

@@ -149,21 +149,33 @@ static int show_cap_last(struct proc_show *s)
 	return 0;
 }
 
-#define F(n, fn) {.name = n, .mode = S_IFREG | 0444, .show = fn}
-#define D(n, c)	 {.name = n, .mode = S_IFDIR | 0555, .children = c}
+#define F(n, fn)                                                                                   \
+	{                                                                                          \
+		.name = n, .mode = S_IFREG | 0444, .show = fn                                      \
+	}
+#define D(n, c)                                                                                    \
+	{                                                                                          \
+		.name = n, .mode = S_IFDIR | 0555, .children = c                                   \
+	}
 
-static const struct proc_entry sys_random[] = {
-	F("boot_id", show_boot_id), F("entropy_avail", show_256), F("poolsize", show_256),
-	F("uuid", show_uuid), {0}};
+static const struct proc_entry sys_random[] = {F("boot_id", show_boot_id),
+					       F("entropy_avail", show_256),
+					       F("poolsize", show_256),
+					       F("uuid", show_uuid),
+					       {0}};
 
 static const struct proc_entry sys_yama[] = {F("ptrace_scope", show_1), {0}};
 
 static const struct proc_entry sys_kernel[] = {
 	F("cap_last_cap", show_cap_last),
 	F("core_pattern", show_core_pattern),
-	{.name = "domainname", .mode = S_IFREG | 0644, .show = show_domainname,
+	{.name = "domainname",
+	 .mode = S_IFREG | 0644,
+	 .show = show_domainname,
 	 .write = write_domainname},
-	{.name = "hostname", .mode = S_IFREG | 0644, .show = show_hostname,
+	{.name = "hostname",
+	 .mode = S_IFREG | 0644,
+	 .show = show_hostname,
 	 .write = write_hostname},
 	F("msgmax", show_8192),
 	F("msgmnb", show_16384),
@@ -189,13 +201,14 @@ static const struct proc_entry sys_kernel[] = {
 };
 
 static const struct proc_entry sys_vm[] = {
-	F("max_map_count", show_65530),	  F("mmap_min_addr", show_65536),
-	F("overcommit_memory", show_0),	  F("overcommit_ratio", show_50),
-	F("swappiness", show_60),	  {0}};
+	F("max_map_count", show_65530), F("mmap_min_addr", show_65536),
+	F("overcommit_memory", show_0), F("overcommit_ratio", show_50),
+	F("swappiness", show_60),	{0}};
 
-static const struct proc_entry sys_inotify[] = {
-	F("max_queued_events", show_16384), F("max_user_instances", show_128),
-	F("max_user_watches", show_65536), {0}};
+static const struct proc_entry sys_inotify[] = {F("max_queued_events", show_16384),
+						F("max_user_instances", show_128),
+						F("max_user_watches", show_65536),
+						{0}};
 
 static const struct proc_entry sys_fs[] = {
 	F("file-max", show_file_max),

@@ -105,4 +105,3 @@ ALIAS(gettimeofday);
 ALIAS(time);
 ALIAS(getcpu);
 ALIAS(clock_getres);
-
