@@ -93,6 +93,7 @@ struct vcpu {
 	uint64_t va;		   /* and the guest */
 	_Atomic pid_t tid;	   /* thread that runs it, or did last */
 	_Atomic bool give_up;	   /* someone waits for a vCPU: let go of this one */
+	_Atomic uint64_t since;	   /* its holder could run since then: CLOCK_MONOTONIC ns */
 	/*
 	 * Set while user code may be running there; as_invalidate waits for it to change.
 	 * entered_gen is the generation it entered with.
@@ -321,6 +322,12 @@ int pool_acquire(struct kvm_context *ctx, struct vcpu **out) __must_check;
 void pool_release(struct kvm_context *ctx, struct vcpu *v);
 /* The vCPU of @ctx as BUSY, or NULL if it has none: state is all in memory then. */
 struct vcpu *pool_hold(struct kvm_context *ctx);
+/*
+ * The calling thread, @self, is the one that runs @v from now on. If others wait for vCPUs, the move
+ * is over on return, and the slice begins: it takes older kernels tens of milliseconds (a grace
+ * period of RCU).
+ */
+void pool_settle(struct kvm_platform *p, struct vcpu *v, pid_t self);
 /* Gives the vCPU of @ctx back for good. */
 void pool_unbind(struct kvm_context *ctx);
 /* The vCPU of @from, if it has one, becomes that of @to, which has none. By the thread of both. */

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,8 +43,18 @@ static bool take_idle(struct vcpu *v, struct kvm_context *ctx)
 	return atomic_compare_exchange_strong(&v->owner, &idle, idle | VCPU_BUSY);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
 static void give(struct vcpu *v, struct kvm_context *ctx)
 {
+	if (atomic_load(&to_kvm(ctx->base.platform)->nr_waiters))
+		atomic_store(&v->since, now_ns());
 	atomic_store(&v->owner, (uintptr_t)ctx | VCPU_BUSY);
 	atomic_store(&ctx->vcpu, v->index);
 }
@@ -132,14 +143,24 @@ static int find_locked(struct kvm_platform *p, struct vcpu **out)
 	return *out ? 0 : -EAGAIN;
 }
 
-/* Nothing moves: calls back one that runs. */
+/*
+ * Nothing moves: calls back one that has had its slice. The others may not have begun yet, where
+ * moving a vCPU takes longer than a slice (vcpu_settle), and would never get to.
+ */
 static void hurry_locked(struct kvm_platform *p)
 {
 	unsigned int n = atomic_load(&kvm_vm.nr_vcpus);
-	struct vcpu *v = &kvm_vm.vcpus[p->hand++ % n];
+	uint64_t now = now_ns();
 
-	atomic_store(&v->give_up, true);
-	vcpu_interrupt(v);
+	for (unsigned int i = 0; i < n; i++) {
+		struct vcpu *v = &kvm_vm.vcpus[p->hand++ % n];
+
+		if (now - atomic_load(&v->since) < WAIT_SLICE_NS)
+			continue;
+		atomic_store(&v->give_up, true);
+		vcpu_interrupt(v);
+		return;
+	}
 }
 
 /* Queues up. 0 with w->v granted, or -EINTR when kicked. */
@@ -264,6 +285,19 @@ struct vcpu *pool_hold(struct kvm_context *ctx)
 	BUG_ON(index >= 0 && !take_idle(&kvm_vm.vcpus[index], ctx));
 	mutex_unlock(&p->pool_lock);
 	return index < 0 ? NULL : &kvm_vm.vcpus[index];
+}
+
+void pool_settle(struct kvm_platform *p, struct vcpu *v, pid_t self)
+{
+	pid_t before = atomic_exchange(&v->tid, self);
+
+	if (!before || !atomic_load(&p->nr_waiters))
+		return;
+	/* The move happens in KVM_RUN, which then comes back at once. */
+	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	(void)!ioctl(v->fd, KVM_RUN, 0);
+	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	atomic_store(&v->since, now_ns());
 }
 
 void pool_unbind(struct kvm_context *ctx)

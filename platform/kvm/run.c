@@ -474,7 +474,7 @@ int kvm_ctx_run(struct context *base, struct address_space *as_base, struct arch
 		if (res)
 			return res;
 		if (atomic_load_explicit(&r.v->tid, memory_order_relaxed) != tid)
-			atomic_store(&r.v->tid, tid);
+			pool_settle(to_kvm(base->platform), r.v, tid);
 		atomic_store(&ctx->active, r.v);
 		if (unlikely(!is_canonical(regs->rip))) {
 			*trap = (struct trap){.kind = TRAP_EXCEPTION, .vector = ARCH_EXC_GP};

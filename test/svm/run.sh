@@ -136,7 +136,7 @@ chmod +x "$root/init"
 timeout "$limit" "$qemu" -accel tcg,thread=single -cpu max,svm=on -smp "$cpus" -m "$mem" \
 	-nographic -no-reboot -kernel "$vmlinuz" -initrd "$work/initrd.gz" \
 	-append "console=ttyS0 panic=-1 nokaslr mitigations=off quiet" </dev/null |
-	tr -d '\r' | tee "$work/log" |
+	stdbuf -o0 tr -d '\r' | tee "$work/log" |
 	sed -u -e "/$marker begin/,/$marker status/!d" -e "/$marker/d" || true
 
 end=$(sed -n "s/.*$marker status=\([0-9]*\).*/\1/p" "$work/log" | head -n 1)

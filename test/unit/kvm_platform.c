@@ -1081,8 +1081,23 @@ static void test_bases(void)
 	world_close(&w);
 }
 
+/* Where the host itself doesn't trust it, KVM shifts it as vCPUs move between processors. */
+static bool tsc_is_stable(void)
+{
+	FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
+	char name[32] = "";
+
+	if (f) {
+		if (fscanf(f, "%31s", name) != 1)
+			name[0] = 0;
+		fclose(f);
+	}
+	return !strcmp(name, "tsc") || !strcmp(name, "kvm-clock");
+}
+
 static void test_tsc(void)
 {
+	bool stable = tsc_is_stable();
 	struct context *ctx = ctx_new();
 	uint64_t before, after, guest;
 	struct arch_regs regs;
@@ -1090,13 +1105,15 @@ static void test_tsc(void)
 	struct world w;
 
 	world_open(&w);
+	if (!stable)
+		printf("  (the host's TSC is unstable: only read)\n");
 	for (int i = 0; i < 3; i++) {
 		start(&regs, USER(rdtsc));
 		before = __builtin_ia32_rdtsc();
 		run(ctx, &w, &regs, &trap);
 		after = __builtin_ia32_rdtsc();
 		guest = regs.rdx << 32 | (uint32_t)regs.orig_rax;
-		CHECK(guest >= before && guest <= after);
+		CHECK(!stable || (guest >= before && guest <= after));
 	}
 	ctx_free(ctx);
 	world_close(&w);
@@ -1412,13 +1429,14 @@ static void open_platform(unsigned int vcpus, int mmu)
 int main(int argc, char **argv)
 {
 	const char *only = NULL;
+	unsigned int asked = 1;
 	size_t in_use = 0;
 	char why[160];
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "-q") && i + 1 < argc)
-			quick = (unsigned int)atoi(argv[++i]);
+			asked = (unsigned int)atoi(argv[++i]);
 		else
 			only = argv[i];
 	}
@@ -1434,6 +1452,8 @@ int main(int argc, char **argv)
 
 		if (only && !strstr(tests[i].name, only))
 			continue;
+		/* Older kernels take tens of milliseconds to move a vCPU to another thread. */
+		quick = asked > 1 && tests[i].vcpus ? 5 * asked : asked;
 		physmem_stats(&before);
 		in_use = arena_in_use();
 		open_platform(tests[i].vcpus, tests[i].mmu);
