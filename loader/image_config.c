@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 static void strings_free(char **v)
 {
@@ -198,9 +199,14 @@ static uint64_t get_count(const json_t *object, const char *key)
 int config_restore(const char *text, size_t len, struct image_config *config,
 		   struct image_info *info)
 {
-	json_t *root = json_loadb(text, len, 0, NULL);
+	size_t seed;
+	json_t *root;
 	int err;
 
+	/* Every start comes by: jansson would open /dev/urandom for its hash tables' seed. */
+	memcpy(&seed, (const void *)getauxval(AT_RANDOM), sizeof(seed));
+	json_object_seed(seed);
+	root = json_loadb(text, len, 0, NULL);
 	memset(config, 0, sizeof(*config));
 	memset(info, 0, sizeof(*info));
 	if (!json_is_object(root)) {

@@ -140,13 +140,15 @@ static bool host_uses_tsc(void)
 		fclose(f);
 	}
 	name[strcspn(name, "\n")] = 0;
-	if (strcmp(name, "tsc") && strcmp(name, "kvm-clock"))
+	if (!strcmp(name, "tsc"))
+		return true;
+	if (strcmp(name, "kvm-clock"))
 		return false;
 	__cpuid(0x80000000, a, b, c, d);
 	if (a < 0x80000007)
 		return false;
 	__cpuid(0x80000007, a, b, c, d);
-	return (d & 1 << 8) || !strcmp(name, "tsc");
+	return d & 1 << 8;
 }
 
 static uint64_t ticks_to_ns(uint64_t ticks, uint64_t mult)
@@ -214,7 +216,6 @@ static void publish_first(uint64_t khz)
 int vdso_init(void)
 {
 	size_t size = (size_t)(vdso_image_end - vdso_image_start);
-	uint64_t khz;
 
 	nr_code = PAGE_ALIGN_UP(size) >> PAGE_SHIFT;
 	if (nr_code > VDSO_MAX_PAGES)
@@ -231,12 +232,7 @@ int vdso_init(void)
 	}
 	vvar = phys_ptr(vvar_frame);
 	keeper.runs = host_uses_tsc();
-	if (!keeper.runs)
-		return 0;
-	khz = tsc_khz_cpuid();
-	if (khz)
-		publish_first(khz);
-	else
+	if (keeper.runs)
 		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
 	return 0;
 }
@@ -293,6 +289,10 @@ static void *timekeeper(void *unused)
 	struct sample now;
 
 	(void)unused;
+	/* Here and not at boot: in a virtual machine CPUID costs some ten microseconds. */
+	khz = tsc_khz_cpuid();
+	if (khz)
+		publish_first(khz);
 	while (!vvar->usable) {
 		sleep_ns(CALIBRATE_NS);
 		now = take_sample(CLOCK_MONOTONIC);
@@ -308,20 +308,21 @@ static void *timekeeper(void *unused)
 	return NULL;
 }
 
-int vdso_start_timekeeper(void)
+/* Starts the thread that keeps the page in step with the host's clocks. Without it all calls trap. */
+static void start_timekeeper(void)
 {
+	static _Atomic bool started;
 	pthread_attr_t attr;
 	pthread_t thread;
-	int err;
 
-	if (!keeper.runs)
-		return 0;
+	if (!keeper.runs || atomic_exchange(&started, true))
+		return;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 64 << 10);
-	err = pthread_create(&thread, &attr, timekeeper, NULL);
+	if (pthread_create(&thread, &attr, timekeeper, NULL))
+		log_warn("no timekeeper thread: the program asks the sentry for the time");
 	pthread_attr_destroy(&attr);
-	return -err;
 }
 
 int vdso_map(struct mm *mm)
@@ -348,8 +349,10 @@ int vdso_clock_gettime(clockid_t clock, struct timespec *ts)
 {
 	uint64_t ns = vvar ? vvar_clock_ns(vvar, clock) : 0;
 
-	if (!ns)
+	if (!ns) {
+		start_timekeeper();
 		return clock_gettime(clock, ts) ? -EINVAL : 0;
+	}
 	ts->tv_sec = (time_t)(ns / 1000000000);
 	ts->tv_nsec = (long)(ns % 1000000000);
 	return 0;

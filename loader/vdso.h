@@ -2,7 +2,8 @@
 /*
  * The vDSO and its time. The sentry keeps the vvar page: a conversion of the TSC to nanoseconds
  * that follows the host's clocks. clock_gettime(2) answers by the same page, so a program sees one
- * time whichever way it asks.
+ * time whichever way it asks. The page is unusable until somebody asks: the first question, a system
+ * call, starts the thread that keeps it.
  */
 #ifndef LOADER_VDSO_H
 #define LOADER_VDSO_H
@@ -11,10 +12,8 @@
 
 #include "sentry/mm/mm.h"
 
-/* Makes the frames and calibrates. Once, after physmem_init. 0 or -errno. */
+/* Makes the frames. Once, after physmem_init. 0 or -errno. */
 int vdso_init(void) __must_check;
-/* Starts the thread that keeps the page in step with the host's clocks (every second). */
-int vdso_start_timekeeper(void) __must_check;
 /* Maps vvar and vDSO somewhere into @mm and sets mm->vdso. 0 or -errno. */
 int vdso_map(struct mm *mm) __must_check;
 /* CLOCK_REALTIME, MONOTONIC, their coarse kinds, RAW, BOOTTIME: as the vDSO says. 0 or -EINVAL. */

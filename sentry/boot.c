@@ -520,9 +520,7 @@ static void run(struct boot *b, struct thread_group *init)
 		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
-	if (vdso_start_timekeeper())
-		log_warn("no timekeeper thread: the program's clocks may drift");
-	forward_start(&fa);
+	forward_prepare(&fa);
 	b->result->boot_ns = since(&b->start);
 	clock_gettime(CLOCK_MONOTONIC, &started);
 	err = kernel_start_process(b->kernel, init);
@@ -530,7 +528,7 @@ static void run(struct boot *b, struct thread_group *init)
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
-	b->result->status = status_of(kernel_wait(b->kernel));
+	b->result->status = status_of(forward_until_end());
 	b->result->run_ns = since(&started);
 	if (forward_timed_out())
 		b->result->status = EXIT_TIMEOUT;

@@ -106,56 +106,67 @@ static void shed_memory(struct kernel *k)
 	mutex_unlock(&k->tasklist);
 }
 
-static void *forward_thread(void *unused)
+void forward_prepare(const struct forward_args *args)
 {
+	sigset_t set;
+
+	fw = *args;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	fw.kernel->watcher = gettid();
+}
+
+static uint64_t ms_since(const struct timespec *start)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)((now.tv_sec - start->tv_sec) * 1000 +
+			  (now.tv_nsec - start->tv_nsec) / 1000000);
+}
+
+/* Looks at the clock and the memory limit. Returns the milliseconds until it should again. */
+static uint64_t watch_limits(const struct timespec *start)
+{
+	uint64_t left = 3600 * 1000, elapsed = fw.timeout_ms ? ms_since(start) : 0;
 	struct physmem_stats pm;
-	struct timespec start, now, wait;
-	uint64_t elapsed, left;
+
+	if (fw.timeout_ms && !atomic_load(&timed_out)) {
+		if (elapsed >= fw.timeout_ms) {
+			atomic_store(&timed_out, true);
+			kernel_kill_all(fw.kernel, SIGKILL);
+		} else {
+			left = fw.timeout_ms - elapsed;
+		}
+	}
+	physmem_limits(&pm);
+	if (pm.limit) {
+		left = MIN(left, (uint64_t)MEMORY_CHECK_MS);
+		if (physmem_over_limit())
+			shed_memory(fw.kernel);
+	}
+	return left;
+}
+
+int forward_until_end(void)
+{
+	struct timespec start, wait;
 	siginfo_t info;
 	sigset_t set;
 
 	forwarded_set(&set);
+	sigaddset(&set, SIGCHLD);
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	physmem_stats(&pm);
-	for (;;) {
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		elapsed = (uint64_t)((now.tv_sec - start.tv_sec) * 1000 +
-				     (now.tv_nsec - start.tv_nsec) / 1000000);
-		left = 3600 * 1000;
-		if (fw.timeout_ms && !atomic_load(&timed_out)) {
-			if (elapsed >= fw.timeout_ms) {
-				atomic_store(&timed_out, true);
-				kernel_kill_all(fw.kernel, SIGKILL);
-			} else {
-				left = fw.timeout_ms - elapsed;
-			}
-		}
-		if (pm.limit) {
-			left = MIN(left, (uint64_t)MEMORY_CHECK_MS);
-			if (physmem_over_limit())
-				shed_memory(fw.kernel);
-		}
+	while (atomic_load(&fw.kernel->nr_threads_running)) {
+		uint64_t left = watch_limits(&start);
+
 		wait.tv_sec = (time_t)(left / 1000);
 		wait.tv_nsec = (long)(left % 1000) * 1000000;
-		if (sigtimedwait(&set, &info, &wait) > 0)
+		if (sigtimedwait(&set, &info, &wait) > 0 && info.si_signo != SIGCHLD)
 			forward(&info);
 	}
-	return NULL;
-}
-
-void forward_start(const struct forward_args *args)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	fw = *args;
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, 128 << 10);
-	if (pthread_create(&thread, &attr, forward_thread, NULL))
-		log_error("can't start the signal thread: signals to kvmsbox won't reach the "
-			  "program");
-	pthread_attr_destroy(&attr);
+	return kernel_wait(fw.kernel);
 }
 
 bool forward_timed_out(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Signals from outside reach the program: one thread takes every signal that the host sends this
- * process and passes it to init, or to init's process group when the host's terminal made it (as
- * the host would signal a whole job). It also watches the clock and the memory limit.
+ * Signals from outside reach the program: the main thread takes every signal that the host sends
+ * this process and passes it to init, or to init's process group when the host's terminal made it
+ * (as the host would signal a whole job). It also watches the clock and the memory limit.
  */
 #ifndef SENTRY_FORWARD_H
 #define SENTRY_FORWARD_H
@@ -22,8 +22,10 @@ struct forward_args {
 
 /* Blocks what will be forwarded. Before any other thread exists. */
 void forward_block_signals(void);
-/* Starts the thread. Once. */
-void forward_start(const struct forward_args *args);
+/* Once, by the thread that will wait, before init is started. */
+void forward_prepare(const struct forward_args *args);
+/* Passes on what comes until every task is gone; returns init's wait status. */
+int forward_until_end(void);
 /* Did the time limit end the sandbox? */
 bool forward_timed_out(void);
 

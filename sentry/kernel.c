@@ -111,9 +111,14 @@ void kernel_destroy(struct kernel *k)
 
 void kernel_thread_ended(struct kernel *k)
 {
-	if (atomic_fetch_sub(&k->nr_threads_running, 1) == 1)
-		syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL,
-			NULL, 0);
+	pid_t watcher = k->watcher;
+
+	if (atomic_fetch_sub(&k->nr_threads_running, 1) != 1)
+		return;
+	/* The kernel may be gone by now; the word's memory isn't. */
+	syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	if (watcher)
+		syscall(SYS_tgkill, getpid(), watcher, SIGCHLD);
 }
 
 void kernel_kill_all(struct kernel *k, int signo)

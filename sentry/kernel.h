@@ -35,6 +35,7 @@ struct kernel {
 	int nr_tasks;			/* under tasklist: every thread alive or zombie */
 	int max_tasks;			/* --pids-limit */
 	_Atomic int nr_threads_running; /* host threads of tasks */
+	pid_t watcher;			/* thread whom SIGCHLD tells of the last one's end, or 0 */
 	struct waitq exit_wait;		/* woken when init has ended */
 	int exit_status;		/* wait status of init */
 	struct mutex users_lock;	/* LOCK_OBJECT */

@@ -2,13 +2,12 @@
 /* What the auxiliary vector says about the CPU. */
 #include "arch/x86_64/arch.h"
 
-#include <cpuid.h>
+#include <sys/auxv.h>
 
 uint64_t arch_hwcap(void)
 {
-	uint32_t a, b, c, d;
-
-	return __get_cpuid(1, &a, &b, &c, &d) ? d : 0;
+	/* CPUID.1:EDX, as the host's kernel found it: CPUID itself is an exit in a virtual machine. */
+	return getauxval(AT_HWCAP);
 }
 
 uint64_t arch_hwcap2(void)

@@ -89,55 +89,58 @@ uint64_t *pt_ensure(struct pagetable *pt, uaddr_t va)
 	return &table(gpa)[slot(va, 0)];
 }
 
+/*
+ * The leaf table for *@va, or else NULL and *@va moves to where the next one may be: behind the absent
+ * entry that was met and those that follow it in the same table.
+ */
+static uint64_t *leaf_or_skip(const struct pagetable *pt, uaddr_t *va, uaddr_t end, gpa_t *leaf)
+{
+	gpa_t gpa = pt->root;
+
+	for (int level = LEVELS - 1; level > 0; level--) {
+		const uint64_t *t = table(gpa);
+		unsigned int i = slot(*va, level);
+		uint64_t span = PAGE_SIZE << (9 * level), e = pte_read(&t[i]);
+
+		if (e & PTE_P) {
+			gpa = e & PTE_ADDR;
+			continue;
+		}
+		*va = ALIGN_DOWN(*va, span);
+		do
+			*va += span;
+		while (*va < end && ++i < PT_ENTRIES && !(pte_read(&t[i]) & PTE_P));
+		return NULL;
+	}
+	*leaf = gpa;
+	return table(gpa);
+}
+
 gpa_t pt_next_table(const struct pagetable *pt, uaddr_t *va, uaddr_t end)
 {
+	gpa_t leaf;
+
 	while (*va < end) {
-		gpa_t gpa = pt->root;
-		uint64_t span;
-		int level;
-
-		for (level = LEVELS - 1; level > 0; level--) {
-			uint64_t e = pte_read(&table(gpa)[slot(*va, level)]);
-
-			if (!(e & PTE_P))
-				break;
-			gpa = e & PTE_ADDR;
-		}
-		if (!level)
-			return gpa;
-		span = PAGE_SIZE << (9 * level);
-		*va = ALIGN_DOWN(*va, span) + span;
+		if (leaf_or_skip(pt, va, end, &leaf))
+			return leaf;
 	}
 	return GPA_NONE;
 }
 
 uint64_t *pt_next(const struct pagetable *pt, uaddr_t *va, uaddr_t end)
 {
+	gpa_t leaf;
+
 	while (*va < end) {
-		gpa_t gpa = pt->root;
-		uint64_t *t;
-		int level;
+		uint64_t *t = leaf_or_skip(pt, va, end, &leaf);
+		unsigned int i;
 
-		for (level = LEVELS - 1; level > 0; level--) {
-			uint64_t e = pte_read(&table(gpa)[slot(*va, level)]);
-
-			if (!(e & PTE_P))
-				break;
-			gpa = e & PTE_ADDR;
-		}
-		if (level > 0) {
-			/* Nothing below this entry: on to what the next one covers. */
-			uint64_t span = PAGE_SIZE << (9 * level);
-
-			*va = ALIGN_DOWN(*va, span) + span;
+		if (!t)
 			continue;
+		for (i = slot(*va, 0); i < PT_ENTRIES && *va < end; i++, *va += PAGE_SIZE) {
+			if (pte_read(&t[i]))
+				return &t[i];
 		}
-		t = table(gpa);
-		do {
-			if (pte_read(&t[slot(*va, 0)]))
-				return *va < end ? &t[slot(*va, 0)] : NULL;
-			*va += PAGE_SIZE;
-		} while (*va < end && slot(*va, 0));
 	}
 	return NULL;
 }

@@ -3,8 +3,10 @@
  * Guest physical memory: a sparse memory file and its frames.
  *
  * Frames are handed out in three ways, from cheapest to dearest: from a small stack of freed frames
- * that are still resident (zeroed by hand), from free extents that have been given back to the host
- * (read as zero), and from space never used before. Space is opened in chunks that double in size,
+ * that are still resident (zeroed by hand), from free extents (read as zero), and from space never
+ * used before. What is resident of a freed extent is given back to the host, unless it is little:
+ * then it is zeroed and kept, and the next process that dies and is born again costs the host
+ * nothing. Space is opened in chunks that double in size,
  * each announced to the listener (KVM makes a memory slot of it).
  *
  * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies
@@ -30,10 +32,13 @@
 #define NR_FRAMES	 (PHYS_RAM_SIZE >> PAGE_SHIFT)
 #define REFS_BASE	 (ARENA_BASE + ARENA_SIZE)
 #define LINKS_BASE	 (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
+#define KEPT_BASE	 (LINKS_BASE + NR_FRAMES * sizeof(struct free_link))
 #define RAM_BASE	 0x300000000000UL /* where the memory file is mapped in the sentry */
 #define FIRST_CHUNK	 (64UL << 20)
 #define EXTENT_MAX	 512  /* frames: 2 MiB */
 #define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
+#define KEPT_FRAMES	 512  /* resident in free extents: 2 MiB */
+#define KEPT_OF_RUN	 64   /* more in one piece are given back */
 #define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
 #define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
@@ -55,6 +60,7 @@ struct physmem {
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
+	size_t nr_kept; /* bits in kept[] */
 	_Atomic uint64_t frames;
 	struct physmem_listener *listener;
 	struct phys_file files[PHYS_MAX_FILES];
@@ -67,6 +73,8 @@ struct physmem *physmem;
 
 static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
 static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under lock */
+/* A bit for each frame: free, and resident all the same. Under lock. */
+static uint64_t *const kept = (uint64_t *)KEPT_BASE;
 
 int physmem_init(size_t limit)
 {
@@ -86,7 +94,7 @@ int physmem_init(size_t limit)
 	}
 	if (mmap((void *)RAM_BASE, PHYS_RAM_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, pm->fd, 0) == MAP_FAILED ||
-	    mmap((void *)REFS_BASE, NR_FRAMES * (sizeof(*refs) + sizeof(*links)),
+	    mmap((void *)REFS_BASE, NR_FRAMES * (sizeof(*refs) + sizeof(*links)) + NR_FRAMES / 8,
 		 PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED) {
@@ -318,6 +326,29 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 	return gpa;
 }
 
+static void kept_set(struct physmem *pm, uint32_t frame)
+{
+	kept[frame / 64] |= 1ULL << (frame % 64);
+	pm->nr_kept++;
+}
+
+/* @n frames from @gpa are no longer free, or no longer resident. */
+static void kept_clear(struct physmem *pm, gpa_t gpa, size_t n)
+{
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT), end = frame + (uint32_t)n;
+
+	while (pm->nr_kept && frame < end) {
+		uint32_t next = MIN((frame / 64 + 1) * 64, end);
+		uint64_t mask = ~0ULL << (frame % 64);
+
+		if (next % 64)
+			mask &= ~(~0ULL << (next % 64));
+		pm->nr_kept -= (size_t)__builtin_popcountll(kept[frame / 64] & mask);
+		kept[frame / 64] &= ~mask;
+		frame = next;
+	}
+}
+
 static _Atomic long fail_at;
 
 long frame_fail_at(long n)
@@ -342,6 +373,8 @@ static gpa_t alloc_one(bool zero)
 	mutex_lock(&pm->lock);
 	warm = pm->nr_warm;
 	gpa = warm ? pm->warm[--pm->nr_warm] : take_extent_locked(pm, 0);
+	if (!warm && gpa != GPA_NONE)
+		kept_clear(pm, gpa, 1);
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
@@ -373,8 +406,10 @@ gpa_t frame_alloc_extent(size_t n)
 	order = order_of(n);
 	mutex_lock(&pm->lock);
 	gpa = take_extent_locked(pm, order);
-	if (gpa != GPA_NONE)
+	if (gpa != GPA_NONE) {
 		free_extent_locked(pm, gpa + n * PAGE_SIZE, (1UL << order) - n);
+		kept_clear(pm, gpa, n);
+	}
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
@@ -403,17 +438,70 @@ static bool drop(gpa_t gpa)
 	return old == 1;
 }
 
-/* Gives [gpa, gpa+n frames) back to the host and to the free lists. */
+static void punch(struct physmem *pm, gpa_t gpa, size_t n)
+{
+	fallocate(pm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+		  (off_t)(n * PAGE_SIZE));
+}
+
+/* Zeroes what is resident of @n frames from @gpa, if that is worth keeping. @vec then says which. */
+static bool zero_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
+{
+	size_t resident = 0;
+
+	if (n > EXTENT_MAX || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		resident += vec[i] & 1;
+	if (resident > KEPT_OF_RUN)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (vec[i] & 1)
+			memset(phys_ptr(gpa + i * PAGE_SIZE), 0, PAGE_SIZE);
+	}
+	return true;
+}
+
+/* Gives [gpa, gpa+n frames) to the free lists, and back to the host what isn't kept. */
 static void release_run(gpa_t gpa, size_t n)
 {
 	struct physmem *pm = physmem;
+	unsigned char vec[EXTENT_MAX];
+	bool keep = __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED) < KEPT_FRAMES &&
+		    zero_resident(gpa, n, vec);
 
-	fallocate(pm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-		  (off_t)(n * PAGE_SIZE));
+	if (!keep)
+		punch(pm, gpa, n);
 	mutex_lock(&pm->lock);
 	free_extent_locked(pm, gpa, n);
+	for (size_t i = 0; keep && i < n; i++) {
+		if (vec[i] & 1)
+			kept_set(pm, (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
+	}
 	mutex_unlock(&pm->lock);
 	atomic_fetch_sub_explicit(&pm->frames, n, memory_order_relaxed);
+}
+
+/* Gives back what free frames keep resident. */
+static void give_back_kept(struct physmem *pm)
+{
+	mutex_lock(&pm->lock);
+	for (unsigned int order = 0; order < NR_ORDERS && pm->nr_kept; order++) {
+		for (uint32_t f = pm->free[order]; f && pm->nr_kept; f = (uint32_t)links[f].next) {
+			size_t before = pm->nr_kept;
+
+			kept_clear(pm, (gpa_t)f << PAGE_SHIFT, 1UL << order);
+			if (pm->nr_kept != before)
+				punch(pm, (gpa_t)f << PAGE_SHIFT, 1UL << order);
+		}
+	}
+	while (pm->nr_warm) {
+		gpa_t gpa = pm->warm[--pm->nr_warm];
+
+		punch(pm, gpa, 1);
+		free_extent_locked(pm, gpa, 1);
+	}
+	mutex_unlock(&pm->lock);
 }
 
 void frame_put(gpa_t gpa)
@@ -478,6 +566,10 @@ bool physmem_over_limit(void)
 	/* Frames handed out bound what can be resident: no host call while they are few. */
 	if (!physmem->limit || atomic_load(&physmem->frames) * PAGE_SIZE <= physmem->limit)
 		return false;
+	physmem_stats(&st);
+	if (st.resident <= st.limit)
+		return false;
+	give_back_kept(physmem);
 	physmem_stats(&st);
 	return st.resident > st.limit;
 }

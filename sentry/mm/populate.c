@@ -84,20 +84,39 @@ static int populate_anon(struct vma *vma, uaddr_t start, uaddr_t end)
 	return err;
 }
 
-/* A private copy of the file page at @gpa. */
-static gpa_t copy_page(gpa_t gpa)
+/*
+ * Private copies of @n pages of a file from @gpa, in one piece at @va, for each entry that is unused;
+ * the references on the file's pages are dropped.
+ */
+static int install_copies(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n)
 {
-	gpa_t copy = frame_alloc_dirty();
+	gpa_t own = n == 1 ? frame_alloc_dirty() : frame_alloc_extent(n);
+	struct mm *mm = vma->mm;
+	size_t i;
 
-	if (copy != GPA_NONE)
-		memcpy(phys_ptr(copy), phys_ptr(gpa), PAGE_SIZE);
-	return copy;
+	for (i = 0; i < n && own != GPA_NONE; i++, va += PAGE_SIZE) {
+		uint64_t *pte = pt_ensure(&mm->pt, va);
+
+		if (!pte)
+			break;
+		if (PTE_USED(pte_read(pte))) {
+			frame_put(own + i * PAGE_SIZE); /* somebody was faster */
+			continue;
+		}
+		memcpy(phys_ptr(own + i * PAGE_SIZE), phys_ptr(gpa + i * PAGE_SIZE), PAGE_SIZE);
+		pte_write(pte, pte_make(own + i * PAGE_SIZE, vma_access(vma)));
+		atomic_fetch_add(&mm->nr_anon_rss, 1);
+	}
+	if (own != GPA_NONE && i < n)
+		frame_put_range(own + i * PAGE_SIZE, n - i);
+	frame_put_range(gpa, n);
+	return i < n ? -ENOMEM : 0;
 }
 
 /*
  * Entries for @n pages of a file from @gpa at @va; their references go to the table or are dropped.
  */
-static int install_file(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n, bool writable, bool copy)
+static int install_file(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n, bool writable)
 {
 	struct mm *mm = vma->mm;
 	unsigned int access = vma_access(vma);
@@ -108,32 +127,21 @@ static int install_file(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n, bool w
 	if (!writable)
 		access &= ~(unsigned int)ACCESS_WRITE;
 	for (i = 0; i < n; i++, va += PAGE_SIZE) {
-		gpa_t page = gpa + i * PAGE_SIZE, own;
+		gpa_t page = gpa + i * PAGE_SIZE;
 
 		pte = pte && (va & (PT_LEAF_SPAN - 1)) ? pte + 1 : pt_ensure(&mm->pt, va);
-		if (!pte)
-			goto out_rest;
+		if (!pte) {
+			frame_put_range(page, n - i);
+			return -ENOMEM;
+		}
 		if (PTE_USED(pte_read(pte))) {
 			frame_put(page); /* somebody was faster */
 			continue;
 		}
-		if (!copy) {
-			pte_write(pte, pte_make(page, access) | PTE_FILE | (private ? PTE_COW : 0));
-			atomic_fetch_add(&mm->nr_file_rss, 1);
-			continue;
-		}
-		own = copy_page(page);
-		if (own == GPA_NONE)
-			goto out_rest;
-		frame_put(page);
-		pte_write(pte, pte_make(own, vma_access(vma)));
-		atomic_fetch_add(&mm->nr_anon_rss, 1);
+		pte_write(pte, pte_make(page, access) | PTE_FILE | (private ? PTE_COW : 0));
+		atomic_fetch_add(&mm->nr_file_rss, 1);
 	}
 	return 0;
-
-out_rest:
-	frame_put_range(gpa + i * PAGE_SIZE, n - i);
-	return -ENOMEM;
 }
 
 /* The pages of the hole [va, end) that the file has in one piece; *@va moves behind them. */
@@ -156,7 +164,7 @@ static int populate_run(struct vma *vma, uaddr_t *va, uaddr_t end)
 		return err;
 	}
 	write_lock(&vma->mm->pt_lock);
-	err = install_file(vma, *va, gpa, n, write, copy);
+	err = copy ? install_copies(vma, *va, gpa, n) : install_file(vma, *va, gpa, n, write);
 	write_unlock(&vma->mm->pt_lock);
 	*va += n * PAGE_SIZE;
 	return err;
