@@ -135,6 +135,11 @@ struct platform_type {
 	void (*ctx_get_fpu)(struct context *ctx, void *fpu);
 	void (*ctx_set_fpu)(struct context *ctx, const void *fpu);
 	/*
+	 * The calling thread runs no context for a while, perhaps never again; may be NULL. Its last
+	 * contexts may still be there.
+	 */
+	void (*thread_idle)(void);
+	/*
 	 * Nanoseconds spent in user code so far, from any thread. NULL: user code runs on the host
 	 * thread that calls ctx_run, whose own clock has it.
 	 */

@@ -542,7 +542,7 @@ void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns)
 	clock = (clockid_t)((~(unsigned int)t->host_tid << 3) | 6);
 	if (!t->host_tid || t->exiting || clock_gettime(clock, &ts))
 		return;
-	host = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	host = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - t->host_ns;
 	if (pt->ctx_user_ns) {
 		*utime_ns = pt->ctx_user_ns(t->ctx);
 		*stime_ns = host;

@@ -128,6 +128,7 @@ struct task {
 	uint64_t nvcsw, nivcsw;
 	uint64_t utime_ns, stime_ns; /* of this thread, once dead */
 	int host_tid;		     /* of the thread that drives it; 0 before */
+	uint64_t host_ns;	     /* that thread's CPU time before */
 	uint64_t nsyscalls;
 };
 

@@ -3,8 +3,12 @@
  * The run loop: the host thread of a task enters user code, and serves what comes out.
  */
 #include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sentry/kernel.h"
@@ -89,17 +93,117 @@ static void run_once(struct task *t)
 		out_of_memory(t);
 }
 
-static void *task_thread(void *arg)
-{
-	struct task *t = arg;
-	struct kernel *k = t->kernel;
+/* ---- host threads ---- */
 
+/*
+ * A host thread whose task has ended waits a while for the next task: waking one costs a fraction of
+ * making one. Its record is on its own stack, and in the list while it may be taken.
+ */
+struct parked {
+	struct parked *next;
+	pid_t tid;
+	struct task *task;	 /* what it is to go on with */
+	_Atomic uint32_t wakeup; /* futex: 1 once task is there */
+};
+
+#define PARKED_MAX 16
+#define PARKED_NS  2000000000L
+
+static struct {
+	pthread_mutex_t lock;
+	struct parked *first;
+	unsigned int n;
+} parked = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Takes @me out of the list; false: somebody was faster and has given it a task. */
+static bool parked_remove(struct parked *me)
+{
+	struct parked **p;
+	bool found;
+
+	pthread_mutex_lock(&parked.lock);
+	for (p = &parked.first; *p && *p != me; p = &(*p)->next)
+		;
+	found = *p;
+	if (found) {
+		*p = me->next;
+		parked.n--;
+	}
+	pthread_mutex_unlock(&parked.lock);
+	return found;
+}
+
+/* The next task for this thread, or NULL when none came. */
+static struct task *next_task(const struct platform_type *pt)
+{
+	static const struct timespec patience = {.tv_nsec = PARKED_NS % 1000000000,
+						 .tv_sec = PARKED_NS / 1000000000};
+	struct parked me = {.tid = gettid()};
+
+	if (pt->thread_idle)
+		pt->thread_idle();
+	pthread_mutex_lock(&parked.lock);
+	if (parked.n == PARKED_MAX) {
+		pthread_mutex_unlock(&parked.lock);
+		return NULL;
+	}
+	me.next = parked.first;
+	parked.first = &me;
+	parked.n++;
+	pthread_mutex_unlock(&parked.lock);
+	while (!atomic_load(&me.wakeup)) {
+		if (syscall(SYS_futex, &me.wakeup, FUTEX_WAIT_PRIVATE, 0, &patience, NULL, 0) &&
+		    errno == ETIMEDOUT && parked_remove(&me))
+			return NULL;
+	}
+	return me.task;
+}
+
+/*
+ * Gives @t to a parked thread; false: there is none. It stays on the CPU where it is, and its last
+ * stub thread with it: moving them each time costs more than what is gained by being near.
+ */
+static bool start_parked(struct task *t)
+{
+	struct parked *p;
+
+	pthread_mutex_lock(&parked.lock);
+	p = parked.first;
+	if (p) {
+		parked.first = p->next;
+		parked.n--;
+	}
+	pthread_mutex_unlock(&parked.lock);
+	if (!p)
+		return false;
+	p->task = t;
+	atomic_store(&p->wakeup, 1);
+	syscall(SYS_futex, &p->wakeup, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	return true;
+}
+
+static void run_task(struct task *t)
+{
+	struct kernel *k = t->kernel;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	t->host_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
 	while (signal_deliver(t))
 		run_once(t);
 	task_exit(t);
 	kernel_thread_ended(k);
+}
+
+static void *task_thread(void *arg)
+{
+	struct task *t = arg;
+	const struct platform_type *pt = t->kernel->platform->type;
+
+	for (; t; t = next_task(pt))
+		run_task(t);
 	return NULL;
 }
 
@@ -111,10 +215,12 @@ int task_start(struct task *t)
 
 	if (kernel_fail_point("host thread"))
 		return -EAGAIN;
+	atomic_fetch_add(&t->kernel->nr_threads_running, 1);
+	if (start_parked(t))
+		return 0;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
-	atomic_fetch_add(&t->kernel->nr_threads_running, 1);
 	err = pthread_create(&thread, &attr, task_thread, t);
 	pthread_attr_destroy(&attr);
 	if (err) {

@@ -182,6 +182,11 @@ static const struct stub_ops ops = {
 	.crowd = warden_wake,
 };
 
+static void ptrace_thread_idle(void)
+{
+	stub_threads_park_all(NULL);
+}
+
 static int ptrace_create(const struct platform_config *config, struct platform **out)
 {
 	struct ptrace_platform *p = kzalloc(sizeof(*p));
@@ -267,5 +272,6 @@ const struct platform_type ptrace_platform = {
 	.ctx_set_bases = ptrace_ctx_set_bases,
 	.ctx_get_fpu = ptrace_ctx_get_fpu,
 	.ctx_set_fpu = ptrace_ctx_set_fpu,
+	.thread_idle = ptrace_thread_idle,
 	.ctx_user_ns = stub_ctx_user_ns,
 };

@@ -86,12 +86,10 @@ static void context_detach(struct systrap_context *ctx)
 void systrap_ctx_destroy(struct context *base)
 {
 	struct systrap_context *ctx = to_ctx(base);
-	bool own = ctx->stub.thread && ctx->stub.thread->driver == own_id();
 
+	/* Its host thread stays where it is: it ends, or is placed with its next context. */
 	if (ctx->stub.thread)
 		thread_park(ctx);
-	if (own)
-		place_leave(&ctx->stub);
 	stub_context_fini(&ctx->stub);
 	kfree(ctx->fpu);
 	kfree(ctx);

@@ -39,6 +39,7 @@
 #define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
 #define KEPT_FRAMES	 512  /* resident in free extents: 2 MiB */
 #define KEPT_OF_RUN	 64   /* more in one piece are given back */
+#define ZERO_ALL	 8    /* so few are zeroed without asking which are resident */
 #define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
 #define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
@@ -449,6 +450,11 @@ static bool zero_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
 {
 	size_t resident = 0;
 
+	if (n <= ZERO_ALL) {
+		memset(vec, 1, n);
+		memset(phys_ptr(gpa), 0, n * PAGE_SIZE);
+		return true;
+	}
 	if (n > EXTENT_MAX || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
 		return false;
 	for (size_t i = 0; i < n; i++)

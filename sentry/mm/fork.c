@@ -12,13 +12,17 @@
 #include "sentry/mm/sites.h"
 
 #define RESIDENT_WINDOW 512 /* pages per look at the host's residency */
+#define RESIDENT_FEW	4   /* taken for resident without a look */
 
 size_t mm_fork_copy_pages = 2048; /* 8 MiB: 0.2 to 0.6 ms of copying */
 
-/* Which of @n pages from @gpa the host really holds: the rest reads as zero. */
+/*
+ * Which of @n pages from @gpa the host really holds: the rest reads as zero. To ask costs more than
+ * copying a few pages.
+ */
 static void residency(gpa_t gpa, size_t n, unsigned char *vec)
 {
-	if (mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+	if (n <= RESIDENT_FEW || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
 		memset(vec, 1, n);
 }
 
