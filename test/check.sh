@@ -89,6 +89,7 @@ kvm_group() {
 }
 
 step deps 1800 tools/install-deps.sh build test svm
+step images 3600 test/images.sh debian
 step build 1800 "$MAKE" $jobs all
 step clang 1800 "$MAKE" $jobs clang
 group layers 60 tools/check-layers.sh

@@ -30,8 +30,7 @@ static int kvm_probe(char *why, size_t size)
  */
 static bool kvm_is_costly(char *why, size_t size)
 {
-	if (access("/sys/module/kvm_pvm", F_OK) || !access("/sys/module/kvm_intel", F_OK) ||
-	    !access("/sys/module/kvm_amd", F_OK))
+	if (!kvm_is_pvm())
 		return false;
 	snprintf(why, size,
 		 "no hardware virtualization behind /dev/kvm: each exit costs tens of "

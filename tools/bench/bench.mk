@@ -30,7 +30,7 @@ BENCH_PROGRAMS = $(BUILD)/kvmsbox-bench $(addprefix $(BENCH_GUEST)/,micro true i
 BENCH = $(BUILD)/kvmsbox-bench --kvmsbox $(BUILD)/kvmsbox $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_FLAGS)
 # Rows that say something in a few seconds each.
 BENCH_CHECK_ROWS = calls,one-cpu,memory,processes,start-true,start-true-1cpu,exits
-BENCH_CHECK = $(BENCH) --columns native,kvm,kvm-plain,ptrace --rows '$(or $(ROWS),$(BENCH_CHECK_ROWS))'
+BENCH_CHECK = $(BENCH) --columns native,kvm,kvm-plain,systrap,ptrace --rows '$(or $(ROWS),$(BENCH_CHECK_ROWS))'
 
 bench-programs: $(BENCH_PROGRAMS)
 bench: $(BUILD)/kvmsbox $(BENCH_PROGRAMS) ## measure against native and other sandboxes [ROWS= ROUNDS=]

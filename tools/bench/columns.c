@@ -31,7 +31,11 @@ static const struct column table[] = {
 	{KVM_COLUMN("kvm-nopoll", "--poll", "off"), .extra = true},
 	{KVM_COLUMN("kvm-norewrite", "--no-rewrite"), .extra = true},
 	{KVM_COLUMN("kvm-plain", "--poll", "off", "--no-rewrite")},
-	{.name = "systrap", .kind = COL_KVMSBOX, .words = {"--platform", "systrap"}},
+	{.name = "systrap", .kind = COL_KVMSBOX, .words = {"--platform", "systrap"},
+	 .exits = "systrap enters: "},
+	{.name = "systrap-plain", .kind = COL_KVMSBOX,
+	 .words = {"--platform", "systrap", "--poll", "off", "--no-rewrite"},
+	 .exits = "systrap enters: "},
 	{.name = "ptrace", .kind = COL_KVMSBOX, .words = {"--platform", "ptrace"},
 	 .exits = "ptrace enters: "},
 	{.name = "bwrap", .kind = COL_BWRAP, .binary = "bwrap"},
@@ -96,7 +100,9 @@ void column_add(struct bench *b, const char *spec)
 		die("too many columns: at most %d", MAX_COLUMNS);
 	c = &b->columns[b->nr_columns++];
 	*c = (struct column){.name = copy, .kind = COL_KVMSBOX, .binary = b->kvmsbox};
-	c->exits = strstr(words, "ptrace") ? "ptrace enters: " : "kvm exits: ";
+	c->exits = strstr(words, "ptrace")    ? "ptrace enters: "
+		   : strstr(words, "systrap") ? "systrap enters: "
+					      : "kvm exits: ";
 	for (w = strtok_r(words, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
 		if (nr_env == MAX_WORDS - 1 || nr_words == MAX_WORDS - 1)
 			die("--column %s: too many words", c->name);
