@@ -463,15 +463,20 @@ TEST(exit_group_from_a_thread)
 	CHECK_EXIT(pid, 23);
 }
 
+static int leader_gone[2], go_on[2];
+
 static void *exit_later(void *arg UNUSED)
 {
-	char path[64], buf[512];
+	char path[64], buf[512], c = 0;
 
-	/* The leader is a zombie but the process lives. */
+	/* The leader is a zombie but the process lives, until the parent has looked. */
 	for (int i = 0; i < 1000; i++) {
 		snprintf(path, sizeof(path), "/proc/%d/stat", getpid());
-		if (get_file(path, buf, sizeof(buf)) > 0 && strstr(buf, ") Z "))
-			_exit(24);
+		if (get_file(path, buf, sizeof(buf)) > 0 && strstr(buf, ") Z ")) {
+			if (write(leader_gone[1], &c, 1) == 1 && read(go_on[0], &c, 1) == 1)
+				_exit(24);
+			break;
+		}
 		msleep(5);
 	}
 	_exit(1);
@@ -480,15 +485,22 @@ static void *exit_later(void *arg UNUSED)
 TEST(leader_leaves_first)
 {
 	int status;
-	pid_t pid = FORK();
+	char c = 0;
+	pid_t pid;
 
+	CHECK_ZERO(pipe(leader_gone));
+	CHECK_ZERO(pipe(go_on));
+	pid = FORK();
 	if (!pid) {
 		pthread_t t;
 
 		CHECK_ZERO(pthread_create(&t, NULL, exit_later, NULL));
 		syscall(SYS_exit, 3);
 	}
+	close(leader_gone[1]);
+	CHECK_EQ(read(leader_gone[0], &c, 1), 1);
 	CHECK_EQ(waitpid(pid, &status, WNOHANG), 0);
+	CHECK_EQ(write(go_on[1], &c, 1), 1);
 	CHECK_EXIT(pid, 24);
 }
 
