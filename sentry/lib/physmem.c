@@ -29,6 +29,10 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/log.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
 #define NR_FRAMES	 (PHYS_RAM_SIZE >> PAGE_SHIFT)
 #define REFS_BASE	 (ARENA_BASE + ARENA_SIZE)
 #define LINKS_BASE	 (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
@@ -61,7 +65,7 @@ struct physmem {
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
-	size_t nr_kept; /* bits in kept[] */
+	size_t nr_kept; /* bits in kept[] of free frames */
 	_Atomic uint64_t frames;
 	struct physmem_listener *listener;
 	struct phys_file files[PHYS_MAX_FILES];
@@ -74,7 +78,10 @@ struct physmem *physmem;
 
 static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
 static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under lock */
-/* A bit for each frame: free, and resident all the same. Under lock. */
+/*
+ * A bit for each frame: resident since a former life, and zero unless somebody has touched it. Set
+ * when it is freed, kept when it is handed out in an extent: see frames_resident. Under lock.
+ */
 static uint64_t *const kept = (uint64_t *)KEPT_BASE;
 
 int physmem_init(size_t limit)
@@ -333,21 +340,31 @@ static void kept_set(struct physmem *pm, uint32_t frame)
 	pm->nr_kept++;
 }
 
-/* @n frames from @gpa are no longer free, or no longer resident. */
-static void kept_clear(struct physmem *pm, gpa_t gpa, size_t n)
+/* How many bits @n frames from @gpa have; clears them on the way if so asked. */
+static size_t kept_count(gpa_t gpa, size_t n, bool clear)
 {
 	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT), end = frame + (uint32_t)n;
+	size_t count = 0;
 
-	while (pm->nr_kept && frame < end) {
+	while (frame < end) {
 		uint32_t next = MIN((frame / 64 + 1) * 64, end);
 		uint64_t mask = ~0ULL << (frame % 64);
 
 		if (next % 64)
 			mask &= ~(~0ULL << (next % 64));
-		pm->nr_kept -= (size_t)__builtin_popcountll(kept[frame / 64] & mask);
-		kept[frame / 64] &= ~mask;
+		count += (size_t)__builtin_popcountll(kept[frame / 64] & mask);
+		if (clear)
+			kept[frame / 64] &= ~mask;
 		frame = next;
 	}
+	return count;
+}
+
+/* @n frames from @gpa are no longer free. */
+static void kept_taken(struct physmem *pm, gpa_t gpa, size_t n, bool clear)
+{
+	if (pm->nr_kept)
+		pm->nr_kept -= kept_count(gpa, n, clear);
 }
 
 static _Atomic long fail_at;
@@ -375,7 +392,7 @@ static gpa_t alloc_one(bool zero)
 	warm = pm->nr_warm;
 	gpa = warm ? pm->warm[--pm->nr_warm] : take_extent_locked(pm, 0);
 	if (!warm && gpa != GPA_NONE)
-		kept_clear(pm, gpa, 1);
+		kept_taken(pm, gpa, 1, true);
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
@@ -409,7 +426,7 @@ gpa_t frame_alloc_extent(size_t n)
 	gpa = take_extent_locked(pm, order);
 	if (gpa != GPA_NONE) {
 		free_extent_locked(pm, gpa + n * PAGE_SIZE, (1UL << order) - n);
-		kept_clear(pm, gpa, n);
+		kept_taken(pm, gpa, n, false);
 	}
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
@@ -445,7 +462,9 @@ static void punch(struct physmem *pm, gpa_t gpa, size_t n)
 		  (off_t)(n * PAGE_SIZE));
 }
 
-/* Zeroes what is resident of @n frames from @gpa, if that is worth keeping. @vec then says which. */
+/*
+ * Zeroes what is resident of @n frames from @gpa, if that is worth keeping. @vec then says which.
+ */
 static bool zero_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
 {
 	size_t resident = 0;
@@ -480,6 +499,7 @@ static void release_run(gpa_t gpa, size_t n)
 		punch(pm, gpa, n);
 	mutex_lock(&pm->lock);
 	free_extent_locked(pm, gpa, n);
+	(void)kept_count(gpa, n, true);
 	for (size_t i = 0; keep && i < n; i++) {
 		if (vec[i] & 1)
 			kept_set(pm, (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
@@ -494,10 +514,10 @@ static void give_back_kept(struct physmem *pm)
 	mutex_lock(&pm->lock);
 	for (unsigned int order = 0; order < NR_ORDERS && pm->nr_kept; order++) {
 		for (uint32_t f = pm->free[order]; f && pm->nr_kept; f = (uint32_t)links[f].next) {
-			size_t before = pm->nr_kept;
+			size_t n = kept_count((gpa_t)f << PAGE_SHIFT, 1UL << order, true);
 
-			kept_clear(pm, (gpa_t)f << PAGE_SHIFT, 1UL << order);
-			if (pm->nr_kept != before)
+			pm->nr_kept -= n;
+			if (n)
 				punch(pm, (gpa_t)f << PAGE_SHIFT, 1UL << order);
 		}
 	}
@@ -518,6 +538,7 @@ void frame_put(gpa_t gpa)
 		return;
 	mutex_lock(&pm->lock);
 	if (pm->nr_warm < WARM_FRAMES) {
+		(void)kept_count(gpa, 1, true);
 		pm->warm[pm->nr_warm++] = gpa;
 		mutex_unlock(&pm->lock);
 		atomic_fetch_sub_explicit(&pm->frames, 1, memory_order_relaxed);
@@ -542,6 +563,50 @@ void frame_put_range(gpa_t gpa, size_t n)
 	}
 	if (i > start)
 		release_run(gpa + start * PAGE_SIZE, i - start);
+}
+
+static bool is_zero(gpa_t gpa)
+{
+	const uint8_t *p = phys_ptr(gpa);
+
+	return !p[0] && !memcmp(p, p + 1, PAGE_SIZE - 1);
+}
+
+void frames_resident(gpa_t gpa, size_t n, unsigned char *vec)
+{
+	struct physmem *pm = physmem;
+
+	if (!phys_is_ram(gpa) || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec)) {
+		memset(vec, 1, n);
+		return;
+	}
+	mutex_lock(&pm->lock);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i;
+		uint64_t bit = 1ULL << (frame % 64);
+
+		vec[i] &= 1;
+		if (!vec[i] || !(kept[frame / 64] & bit))
+			continue;
+		if (is_zero(gpa + i * PAGE_SIZE))
+			vec[i] = 0;
+		else
+			kept[frame / 64] &= ~bit;
+	}
+	mutex_unlock(&pm->lock);
+}
+
+void frames_populate(gpa_t gpa, size_t n)
+{
+	volatile uint8_t *p = phys_ptr(gpa);
+
+	mutex_lock(&physmem->lock);
+	(void)kept_count(gpa, n, true);
+	mutex_unlock(&physmem->lock);
+	if (!madvise(phys_ptr(gpa), n * PAGE_SIZE, MADV_POPULATE_WRITE))
+		return;
+	for (size_t i = 0; i < n; i++)
+		(void)p[i * PAGE_SIZE];
 }
 
 uint32_t frame_refs(gpa_t gpa)

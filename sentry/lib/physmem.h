@@ -74,8 +74,8 @@ gpa_t frame_alloc(void) __must_check;
 /* The same without promising zeroes. */
 gpa_t frame_alloc_dirty(void) __must_check;
 /*
- * @n contiguous zeroed frames, not yet resident (the host pages them in on first touch), aligned to
- * their size rounded down to a power of two, at most 2 MiB. Each has one reference of its own.
+ * @n contiguous zeroed frames, mostly not yet resident (the host pages in on first touch), aligned
+ * to their size rounded down to a power of two, at most 2 MiB. Each has one reference of its own.
  */
 gpa_t frame_alloc_extent(size_t n) __must_check;
 /* Frames outside RAM (files) are ignored by get and put. */
@@ -83,6 +83,14 @@ void frame_get(gpa_t gpa);
 /* Drops a reference; the last one frees the frame and gives the memory back to the host. */
 void frame_put(gpa_t gpa);
 uint32_t frame_refs(gpa_t gpa);
+/* Makes the host hold @n contiguous frames of RAM from @gpa, as if they had been touched. */
+void frames_populate(gpa_t gpa, size_t n);
+/*
+ * Which of @n contiguous frames from @gpa hold something, as mincore(2) says it: vec[i] is 1 or 0.
+ * The host may also hold frames that read as zero and that nobody has touched since they were
+ * handed out; these are not counted. Frames of files always are.
+ */
+void frames_resident(gpa_t gpa, size_t n, unsigned char *vec);
 /* For tests: of the calls that hand out frames the @n-th fails, as arena_fail_at says it. */
 long frame_fail_at(long n);
 /* Drops one reference on each of @n frames from @gpa: one host call per freed run. */

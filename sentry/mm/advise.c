@@ -357,13 +357,9 @@ static int mincore_chunk(struct mm *mm, uaddr_t addr, size_t n, unsigned char *v
 		}
 		stop = MIN(stop, v->end);
 		while ((pte = pt_next(&mm->pt, &va, stop))) {
-			gpa_t gpa = pte_read(pte) & PTE_ADDR;
-			unsigned char *here = &vec[(va - addr) >> PAGE_SHIFT];
-
 			/* Memory is mapped ahead of use: the host knows what is there. */
-			if (!phys_is_ram(gpa) || mincore(phys_ptr(gpa), PAGE_SIZE, here))
-				*here = 1;
-			*here &= 1;
+			frames_resident(pte_read(pte) & PTE_ADDR, 1,
+					&vec[(va - addr) >> PAGE_SHIFT]);
 			va += PAGE_SIZE;
 		}
 		i = (stop - addr) >> PAGE_SHIFT;

@@ -6,7 +6,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "sentry/mm/internal.h"
 #include "sentry/mm/sites.h"
@@ -22,8 +21,10 @@ size_t mm_fork_copy_pages = 2048; /* 8 MiB: 0.2 to 0.6 ms of copying */
  */
 static void residency(gpa_t gpa, size_t n, unsigned char *vec)
 {
-	if (n <= RESIDENT_FEW || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+	if (n <= RESIDENT_FEW)
 		memset(vec, 1, n);
+	else
+		frames_resident(gpa, n, vec);
 }
 
 /* The run of anonymous private entries at *@va: contiguous in both. Returns its length. */
@@ -222,7 +223,7 @@ size_t resident_anon(struct mm *mm, uaddr_t start, uaddr_t end, size_t enough)
 
 		if (!(pte_read(pte) & PTE_FILE)) {
 			n = anon_run(mm, va, end, pte);
-			residency(pte_read(pte) & PTE_ADDR, n, vec);
+			frames_resident(pte_read(pte) & PTE_ADDR, n, vec);
 			for (size_t i = 0; i < n; i++)
 				total += vec[i] & 1;
 		}

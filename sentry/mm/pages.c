@@ -9,9 +9,6 @@
 #include "sentry/mm/internal.h"
 
 #define BATCH 512
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 struct batch {
 	gpa_t gpa[BATCH];
@@ -83,17 +80,6 @@ void pages_zap(struct mm *mm, uaddr_t start, uaddr_t end, bool even_cow)
 	write_unlock(&mm->pt_lock);
 }
 
-/* Asks the host for the memory of @n frames from @gpa; where it can't be asked, touches them. */
-static void touch_run(gpa_t gpa, size_t n)
-{
-	volatile uint8_t *p = phys_ptr(gpa);
-
-	if (!madvise(phys_ptr(gpa), n * PAGE_SIZE, MADV_POPULATE_WRITE))
-		return;
-	for (size_t i = 0; i < n; i++)
-		(void)p[i * PAGE_SIZE];
-}
-
 int pages_touch(struct mm *mm, uaddr_t start, uaddr_t end)
 {
 	uaddr_t va = start;
@@ -115,7 +101,7 @@ int pages_touch(struct mm *mm, uaddr_t start, uaddr_t end)
 		for (; i < n; i += run) {
 			for (run = 1; i + run < n && gpa[i + run] == gpa[i] + run * PAGE_SIZE;)
 				run++;
-			touch_run(gpa[i], run);
+			frames_populate(gpa[i], run);
 		}
 		read_unlock(&mm->pt_lock);
 		if (!n)
