@@ -5,7 +5,8 @@
 
 #include "sentry/mm/internal.h"
 
-#define COW_AROUND 8 /* neighbours copied along: a fault costs more than eight copies */
+#define COW_AROUND 8  /* neighbours copied along: a fault costs more than eight copies */
+#define COW_MOST   64 /* of a program's data, which is soon all touched: doubles with each fault */
 
 static int sigsegv(siginfo_t *info, uaddr_t addr, int code)
 {
@@ -48,24 +49,43 @@ static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
 	return v;
 }
 
-/*
- * Makes the entry at @va writable: by copying, or because nobody else has the page. pt_lock excl.
- */
-static int break_cow_one(struct vma *vma, uaddr_t va, uint64_t *pte)
+/* What copies are made into: frames in one piece, as long as they last. */
+struct copies {
+	gpa_t next;
+	size_t left;
+};
+
+static gpa_t copies_take(struct copies *c)
 {
-	uint64_t old = pte_read(pte), keep;
+	gpa_t gpa = c->next;
+
+	if (!c->left)
+		return frame_alloc_dirty();
+	c->left--;
+	c->next += PAGE_SIZE;
+	return gpa;
+}
+
+static bool cow_must_copy(uint64_t pte)
+{
+	return (pte & PTE_FILE) || frame_refs(pte & PTE_ADDR) != 1;
+}
+
+/* Makes the entry writable: by copying, or because nobody else has the page. pt_lock excl. */
+static int break_cow_one(struct vma *vma, uint64_t *pte, struct copies *copies)
+{
+	uint64_t old = pte_read(pte);
 	gpa_t gpa = old & PTE_ADDR, own;
 
-	if (!(old & PTE_FILE) && frame_refs(gpa) == 1) {
+	if (!cow_must_copy(old)) {
 		pte_write(pte, pte_make(gpa, vma_access(vma)));
 		return 0;
 	}
-	own = frame_alloc_dirty();
+	own = copies_take(copies);
 	if (own == GPA_NONE)
 		return -ENOMEM;
 	memcpy(phys_ptr(own), phys_ptr(gpa), PAGE_SIZE);
-	keep = pte_make(own, vma_access(vma));
-	pte_write(pte, keep);
+	pte_write(pte, pte_make(own, vma_access(vma)));
 	if (old & PTE_FILE) {
 		atomic_fetch_sub(&vma->mm->nr_file_rss, 1);
 		atomic_fetch_add(&vma->mm->nr_anon_rss, 1);
@@ -73,30 +93,62 @@ static int break_cow_one(struct vma *vma, uaddr_t va, uint64_t *pte)
 	return 0;
 }
 
+/* The entry at @va if a fault at @addr makes it writable as well; else NULL. */
+static uint64_t *cow_entry(struct vma *vma, uaddr_t va, uaddr_t addr)
+{
+	uint64_t *pte = pt_find(&vma->mm->pt, va), old = pte ? pte_read(pte) : 0;
+
+	if (!(old & PTE_P) || (old & PTE_RW) || !(old & PTE_COW))
+		return NULL;
+	/* An untouched page of a file goes on showing the file, but for a program's own. */
+	if (va != addr && (old & PTE_FILE) && !(vma->flags & VMA_IMAGE))
+		return NULL;
+	return pte;
+}
+
+/* How many bytes around a fault; for a program's data more each time. pt_lock excl. */
+static size_t cow_window(struct vma *vma)
+{
+	size_t window = MAX(COW_AROUND * PAGE_SIZE, vma->populated);
+
+	if (memory_tight())
+		return PAGE_SIZE;
+	if (!vma->file || !(vma->flags & VMA_IMAGE))
+		return COW_AROUND * PAGE_SIZE;
+	window = MIN(window, COW_MOST * PAGE_SIZE);
+	vma->populated = window * 2;
+	return window;
+}
+
 /*
  * Copy on write at @addr and a few neighbours in the same state. 0, or -ENOMEM. pt_lock excl.
  */
 static int break_cow(struct vma *vma, uaddr_t addr)
 {
+	struct copies copies = {.left = 0};
 	struct mm *mm = vma->mm;
-	gpa_t freed[COW_AROUND];
-	size_t around = memory_tight() ? PAGE_SIZE : COW_AROUND * PAGE_SIZE, nfreed = 0;
+	gpa_t freed[COW_MOST];
+	size_t around = cow_window(vma), nfreed = 0, n = 0;
 	uaddr_t base, end, va;
+	uint64_t *pte, old;
 	int err = 0;
 
 	addr = PAGE_ALIGN_DOWN(addr);
 	base = MAX(ALIGN_DOWN(addr, around), vma->start);
 	end = MIN(ALIGN_DOWN(addr, around) + around, vma->end);
 	for (va = base; va < end; va += PAGE_SIZE) {
-		uint64_t *pte = pt_find(&mm->pt, va), old;
-
-		old = pte ? pte_read(pte) : 0;
-		if (!(old & PTE_P) || (old & PTE_RW) || !(old & PTE_COW))
+		pte = cow_entry(vma, va, addr);
+		n += pte && cow_must_copy(pte_read(pte));
+	}
+	copies.next = n > 1 ? frame_alloc_extent(n) : GPA_NONE;
+	if (copies.next != GPA_NONE)
+		copies.left = n;
+	for (va = base; va < end; va += PAGE_SIZE) {
+		pte = cow_entry(vma, va, addr);
+		if (!pte)
 			continue;
-		/* An untouched page of a file goes on showing the file, but for a program's own. */
-		if (va != addr && (old & PTE_FILE) && !(vma->flags & VMA_IMAGE))
-			continue;
-		err = break_cow_one(vma, va, pte);
+		old = pte_read(pte);
+		err = break_cow_one(vma, pte, &copies);
 		if (err && va == addr)
 			break;
 		err = 0;
@@ -106,6 +158,8 @@ static int break_cow(struct vma *vma, uaddr_t addr)
 	mm->platform->type->as_invalidate(mm->as, base, end - base);
 	while (nfreed)
 		frame_put(freed[--nfreed]);
+	if (copies.left)
+		frame_put_range(copies.next, copies.left);
 	return err;
 }
 
