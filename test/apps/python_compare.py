@@ -47,7 +47,7 @@ def load_expected(path, module, platform):
                 continue
             name, message, reason = (x.strip() for x in line.split("|", 2))
             name, _, only = name.partition("@")
-            if (only and only != platform) or not fnmatch.fnmatchcase(name.split(".")[0], module):
+            if (only and only != platform) or not fnmatch.fnmatchcase(module, name.split(".")[0]):
                 continue
             entries.append({"name": name, "message": message, "reason": reason, "used": False})
     return entries
@@ -92,7 +92,7 @@ def main():
             print(f"not ok {name}: {what}: {message}")
             failed += 1
     for name in lost:
-        if reason := find(name, "isn't reached"):
+        if reason := find(name, "isn't reached") or find(name, "doesn't end"):
             print(f"skip {name}: {reason}")
             skipped += 1
         else:
