@@ -172,11 +172,9 @@ void fast_give_up(struct task *t)
 /* ---- traps ---- */
 
 /* What a slot or a poller can do something for; -1: the number isn't known. */
-static bool site_wanted(int nr)
+static enum site_wish site_wanted(int nr)
 {
 	switch (nr) {
-	case -1:
-		return poller_enabled;
 	case SYS_getpid:
 	case SYS_gettid:
 	case SYS_getppid:
@@ -184,9 +182,11 @@ static bool site_wanted(int nr)
 	case SYS_geteuid:
 	case SYS_getgid:
 	case SYS_getegid:
-		return true;
+		return SITE_NOW;
 	}
-	return poller_enabled && poller_takes(nr);
+	if (!poller_enabled || (nr != -1 && !poller_takes(nr)))
+		return SITE_NEVER;
+	return poller_may_come() ? SITE_NOW : SITE_LATER;
 }
 
 void fast_trapped(struct task *t)

@@ -87,6 +87,8 @@ void fast_info_changed(struct task *t);
 /* ---- between fastcall.c and poller.c ---- */
 /* Can a call of the number @nr be carried out by another thread than the task's own? */
 bool poller_takes(int nr);
+/* Is there a poller, or could there be one soon? Not while processors are wanted elsewhere. */
+bool poller_may_come(void);
 bool poller_add(struct task *t);
 void poller_remove(struct task *t);
 /* A call came from the stub by a trap: nobody polls, or user code has waited and @given_up. */

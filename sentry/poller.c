@@ -33,9 +33,9 @@
 #include "sentry/syscalls.h"
 #include "sentry/task.h"
 
-#define MAX_TASKS   64	   /* that can be polled at once */
-#define IDLE_NS	    300000 /* without a call: sleep */
-#define BELLS	    6	   /* within BELLS_NS: wake up */
+#define MAX_TASKS   64	    /* that can be polled at once */
+#define IDLE_NS	    1000000 /* without a call: sleep */
+#define BELLS	    6	    /* within BELLS_NS: wake up */
 #define BELLS_NS    2000000
 #define GIVEN_UP    4 /* times user code waited in vain within GIVEN_UP_NS: stop */
 #define GIVEN_UP_NS 2000000
@@ -43,7 +43,7 @@
 #define BACKOFF_MAX 256000000
 #define WINDOW_NS   20000000 /* over which time in vain, and PREEMPTIONS, are counted */
 #define PREEMPTIONS 10
-#define WORTH_NS    20000 /* less than a call in this time isn't worth polling for */
+#define WORTH_NS    50000 /* less than a call in this time isn't worth polling for */
 #define LOOKS	    64	  /* between two looks at the clock */
 #define STACK_SIZE  (256UL << 10)
 #define MAX_HELPERS 32
@@ -268,6 +268,11 @@ bool poller_takes(int nr)
 		made = true;
 	}
 	return nr >= 0 && nr < 512 && table[nr];
+}
+
+bool poller_may_come(void)
+{
+	return atomic_load(&poll.wanted) || now_ns() >= atomic_load(&poll.not_before);
 }
 
 static bool fd_ready(struct task *t, uint64_t fd, uint32_t events)

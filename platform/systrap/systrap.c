@@ -200,7 +200,7 @@ static size_t systrap_stats(struct platform *base, struct platform_stat stats[PL
 const struct platform_type systrap_platform = {
 	.name = "systrap",
 	.summary = "host processes behind a seccomp filter; no privileges needed",
-	.rewrite_after = 16,
+	.rewrite_after = 8,
 	.spin = 3000,
 	.probe = systrap_probe,
 	.create = systrap_create,

@@ -346,8 +346,10 @@ static bool text_is_constant(const struct vma *v)
 }
 
 /* Rewrites @s, whose SYSCALL has trapped often enough. Excl. */
-static void patch(struct mm *mm, struct mm_sites *m, struct site *s, bool (*wanted)(int nr))
+static void patch(struct mm *mm, struct mm_sites *m, struct site *s,
+		  enum site_wish (*wanted)(int nr))
 {
+	enum site_wish wish = SITE_NEVER;
 	uaddr_t page_va = (s->after - 2) & PAGE_MASK;
 	uint8_t jump[5], *page;
 	uint64_t *pte, bit;
@@ -367,8 +369,14 @@ static void patch(struct mm *mm, struct mm_sites *m, struct site *s, bool (*want
 	read_unlock(&mm->pt_lock);
 	if (!page)
 		return; /* another time */
+	if (ok)
+		wish = wanted(s->how.nr);
+	if (wish == SITE_LATER) {
+		s->hits = 0;
+		return;
+	}
 	s->state = SITE_REFUSED;
-	if (!ok || !wanted(s->how.nr) || !make_slot(mm, m, s))
+	if (wish == SITE_NEVER || !make_slot(mm, m, s))
 		return;
 	arch_jump_write(jump, site_va(s), s->slot);
 	if (text_write(mm, site_va(s), jump, sizeof(jump))) {
@@ -378,7 +386,7 @@ static void patch(struct mm *mm, struct mm_sites *m, struct site *s, bool (*want
 	}
 }
 
-void mm_site_trapped(struct mm *mm, uaddr_t after, bool (*wanted)(int nr))
+void mm_site_trapped(struct mm *mm, uaddr_t after, enum site_wish (*wanted)(int nr))
 {
 	struct mm_sites *m;
 	struct site *s;

@@ -19,11 +19,17 @@
 #include "arch/x86_64/callstub.h"
 #include "sentry/mm/mm.h"
 
+enum site_wish {
+	SITE_NEVER,
+	SITE_LATER, /* not now: ask again when it has trapped as often once more */
+	SITE_NOW,
+};
+
 /*
  * The SYSCALL ending at @after has trapped in user code: counts it and perhaps rewrites the site.
- * @wanted: may the call with number @nr be rewritten? (If the site's number isn't known: @any.)
+ * @wanted: is the call with number @nr to be rewritten? -1: the site's number isn't known.
  */
-void mm_site_trapped(struct mm *mm, uaddr_t after, bool (*wanted)(int nr));
+void mm_site_trapped(struct mm *mm, uaddr_t after, enum site_wish (*wanted)(int nr));
 
 enum site_place {
 	SITE_NONE,   /* not ours */
