@@ -36,7 +36,10 @@ void shared_futex_wake(_Atomic uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
 }
 
-/* The leader shares our CPU: it works while we sleep. */
+/*
+ * The leader shares our CPU: it works while we sleep. Only for one that sleeps itself: moving one that
+ * runs, as it does right after its birth, takes the host's stopper thread and tens of microseconds.
+ */
 static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
 {
 	int cpu;
@@ -59,7 +62,6 @@ static void request_post(struct systrap_platform *p, struct systrap_proc *proc, 
 	unsigned int i;
 
 	atomic_fetch_add_explicit(&p->stub.nr_requests, 1, memory_order_relaxed);
-	leader_near(p, proc);
 	req->n = (uint32_t)n;
 	req->op = op;
 	for (i = 0; i < ARRAY_SIZE(req->ack); i++)
@@ -123,6 +125,7 @@ static long clone_wait_locked(struct systrap_platform *p, struct systrap_proc *p
 int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
 		  size_t n)
 {
+	leader_near(systrap_of(base), to_proc(proc));
 	return request_run(systrap_of(base), to_proc(proc), n, REQ_OP_NONE);
 }
 
@@ -208,8 +211,6 @@ int systrap_thread_new(struct stub_platform *base, struct stub_proc *sproc)
 	th->stub.p = base;
 	th->stub.proc = sproc;
 	th->stub.tid = (pid_t)ret;
-	if (p->stub.place.pin)
-		place_near(&p->stub.place, th->stub.tid);
 	ret = thread_wait_up(p, proc, th);
 	if (ret)
 		atomic_store(&sproc->dead, true); /* of no use */
