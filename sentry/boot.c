@@ -49,6 +49,7 @@ struct boot {
 	struct fd_table *files;
 	struct cred *cred;
 	struct console *console;
+	gpa_t image;
 	const char *home; /* of the user, for HOME */
 	struct timespec start;
 };
@@ -146,6 +147,10 @@ static int start_kernel(struct boot *b)
 	err = physmem_init(b->config.memory_limit);
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't make the memory file: %s", strerror(-err));
+	/* Before the platform, which then has it at hand. */
+	err = physmem_add_file(b->config.image_fd, b->config.image_size, &b->image);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't map the image: %s", strerror(-err));
 	err = type->create(&pc, &platform);
 	if (err)
 		return fail(b, EXIT_KVMSBOX, "can't start the %s platform: %s", type->name,
@@ -203,13 +208,8 @@ static int become_caller(struct boot *b)
 static int mount_root(struct boot *b)
 {
 	struct super *sb;
-	gpa_t gpa;
-	int err;
 
-	err = physmem_add_file(b->config.image_fd, b->config.image_size, &gpa);
-	if (err)
-		return fail(b, EXIT_KVMSBOX, "can't map the image: %s", strerror(-err));
-	sb = rootfs_mount(gpa, b->config.image_size);
+	sb = rootfs_mount(b->image, b->config.image_size);
 	if (IS_ERR(sb))
 		return fail(b, EXIT_KVMSBOX, "can't mount the image: %s",
 			    strerror((int)-PTR_ERR(sb)));

@@ -38,7 +38,7 @@ static void __attribute__((noreturn)) child_main(pid_t parent, int sock, int ctl
 	err = stub_child_begin(parent);
 	stub_child_signals(0);
 	if (!err)
-		err = stub_child_fds(sock, ctl, ram);
+		err = stub_child_fds(sock, ctl, ram, physmem_file_fd());
 	if (!err)
 		err = stub_child_memory(code, size);
 	if (!err)

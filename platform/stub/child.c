@@ -70,10 +70,14 @@ void stub_child_signals(uint64_t keep)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 
-int stub_child_fds(int sock, int ctl, int ram)
+int stub_child_fds(int sock, int ctl, int ram, int file)
 {
 	int fds[STUB_FD_FIRST] = {
-		[STUB_FD_SOCKET] = sock, [STUB_FD_CTL] = ctl, [STUB_FD_RAM] = ram};
+		[STUB_FD_SOCKET] = sock,
+		[STUB_FD_CTL] = ctl,
+		[STUB_FD_RAM] = ram,
+		[STUB_FD_FILE] = file < 0 ? ram : file,
+	};
 	int i;
 
 	/* Out of the way of the numbers they will have. */

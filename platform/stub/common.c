@@ -55,7 +55,9 @@ int stub_platform_init(struct stub_platform *p, const struct platform_type *type
 	place_init(&p->place);
 	p->fds[0].host = physmem_fd();
 	p->fds[0].stub = STUB_FD_RAM;
-	p->nr_fds = 1;
+	p->fds[1].host = physmem_file_fd();
+	p->fds[1].stub = STUB_FD_FILE;
+	p->nr_fds = p->fds[1].host < 0 ? 1 : 2;
 	err = control_create(p);
 	if (err) {
 		place_fini(&p->place);

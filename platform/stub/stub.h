@@ -63,8 +63,11 @@
 #define STUB_SCRATCH (STUB_BASE + 2 * PAGE_SIZE) /* the master only: messages that carry fds */
 #define STUB_END     (STUB_BASE + STUB_SIZE)
 
-/* Host fd numbers in every stub. */
-enum { STUB_FD_SOCKET, STUB_FD_CTL, STUB_FD_RAM, STUB_FD_FIRST };
+/*
+ * Host fd numbers in every stub. STUB_FD_FILE is the file that physical memory had when the platform
+ * was made, the image; files that come later are passed (pass_fd). Without one it is the RAM again.
+ */
+enum { STUB_FD_SOCKET, STUB_FD_CTL, STUB_FD_RAM, STUB_FD_FILE, STUB_FD_FIRST };
 
 /* A host call for a stub to make. The code in the stub page walks an array of them. */
 struct stub_call {
@@ -321,7 +324,7 @@ int stub_child_begin(pid_t parent);
 /* Every signal but those that @keep says (and the CPU's own) is ignored; none is blocked. */
 void stub_child_signals(uint64_t keep);
 /* The descriptors are STUB_FD_*, and no other. */
-int stub_child_fds(int sock, int ctl, int ram);
+int stub_child_fds(int sock, int ctl, int ram, int file);
 /* The code page and the scratch page. */
 int stub_child_memory(const void *code, size_t size);
 /* No capabilities, no new privileges, no core dumps. */

@@ -88,7 +88,7 @@ child_main(const struct systrap_platform *p, pid_t parent, int sock, int ram, ui
 	filter_write_user(page);
 	stub_child_signals(1UL << (PLATFORM_KICK_SIGNAL - 1));
 	if (!err)
-		err = stub_child_fds(sock, p->stub.ctl_fd, ram);
+		err = stub_child_fds(sock, p->stub.ctl_fd, ram, physmem_file_fd());
 	if (!err)
 		err = stub_child_memory(page, sizeof(page));
 	if (!err && mmap((void *)STUB_REQUEST, PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,

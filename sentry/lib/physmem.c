@@ -199,6 +199,11 @@ int phys_use_range(gpa_t gpa, size_t len)
 	return 0;
 }
 
+int physmem_file_fd(void)
+{
+	return physmem->nr_files ? physmem->files[0].fd : -1;
+}
+
 int physmem_fd(void)
 {
 	return physmem->fd;

@@ -60,6 +60,8 @@ int physmem_add_file(int fd, size_t size, gpa_t *gpa) __must_check;
 int phys_use_range(gpa_t gpa, size_t len) __must_check;
 
 int physmem_fd(void);
+/* The first file that was added, or -1. */
+int physmem_file_fd(void);
 /* Host address of @gpa; valid for the rest of its page (RAM and files are each contiguous). */
 void *phys_ptr(gpa_t gpa);
 static inline bool phys_is_ram(gpa_t gpa)
