@@ -16,15 +16,14 @@ CPPFLAGS += -I. -Iarch/$(ARCH) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS ?= -O2 -g
 CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -pthread -fno-pie
 LDFLAGS += -no-pie -pthread
-# What every start needs is linked in; what only an import needs is loaded by it (loader/lazy_libs.h).
-LDLIBS = -Wl,-Bstatic -lxxhash -lfdt -ljansson -Wl,-Bdynamic
-soname = $(shell objdump -p "$$($(CC) -print-file-name=lib$(1).so)" 2>/dev/null | \
-	   $(AWK) '$$1 == "SONAME" { print $$2 }')
-LAZY_LIBS = -DSONAME_ARCHIVE='"$(call soname,archive)"' -DSONAME_CRYPTO='"$(call soname,crypto)"' \
-	    -DSONAME_Z='"$(call soname,z)"'
+LDLIBS = -lxxhash -lfdt -ljansson
+# What only an import needs is a program of its own, and kvmsbox starts without a dynamic linker.
+IMPORT_LIBS = $(LDLIBS) -larchive -lcrypto -lz
+STATIC = -static
 ifdef SAN
 CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds
 LDFLAGS += -fsanitize=address,undefined
+STATIC =
 endif
 
 SRC_DIRS = sentry/lib sentry sentry/mm sentry/syscalls arch/$(ARCH) platform platform/kvm \
@@ -33,12 +32,21 @@ SRCS  = $(foreach d,$(SRC_DIRS),$(wildcard $(d)/*.c))
 ASMS  = $(foreach d,$(SRC_DIRS),$(wildcard $(d)/*.S))
 LIB_OBJS = $(SRCS:%.c=$(BUILD)/%.o) $(ASMS:%.S=$(BUILD)/%.o)
 CLI_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox/*.c))
+# Read archives, write entries: not in kvmsbox itself.
+IMPORT_SRCS = $(addprefix loader/,image_import.c image_build.c image_archive.c image_layer.c \
+	      image_input.c image_path.c) $(wildcard loader/erofs_write*.c)
+IMPORTER_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-import/*.c))
 
-all: $(BUILD)/kvmsbox ## build build/kvmsbox (the default)
+all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import ## build build/kvmsbox (the default)
 
-$(BUILD)/kvmsbox: $(CLI_OBJS) $(LIB_OBJS)
+$(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(STATIC) -o $@ $^ $(LDLIBS)
+$(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(IMPORT_LIBS)
+# Whoever needs kvmsbox needs both.
+$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -49,8 +57,6 @@ $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
 	@echo "  AS  $<"
 	$(Q)$(CC) $(CPPFLAGS) -MMD -MP -c -o $@ $<
-
-%/loader/lazy_libs.o: CPPFLAGS += $(LAZY_LIBS)
 
 # The seccomp filters are assembled now, not at every start.
 $(BUILD)/seccomp_gen: tools/seccomp_gen.c sentry/lockdown_calls.h
@@ -101,7 +107,7 @@ $(BUILD)/libkvmsbox.a: $(LIB_OBJS)
 CLANG ?= clang
 ifneq ($(CC),$(CLANG))
 $(eval $(call variant,$(BUILD)/clang,$(CLANG),))
-clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS)) ## compile everything with clang too
+clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS)) ## compile everything with clang too
 endif
 
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
@@ -120,8 +126,7 @@ UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
 UNIT_SAN   = $(filter-out $(UNIT_PLAIN),$(UNIT_ALL))
 UNIT_BINS  = $(UNIT_SAN:%=$(SANBUILD)/test/unit/%) \
 	     $(patsubst %,$(BUILD)/plain/test/unit/%,$(filter $(UNIT_PLAIN),$(UNIT_ALL)))
-UNIT_LIBS  = $(LDLIBS)
-# Whole, as kvmsbox has it.
+UNIT_LIBS  = $(IMPORT_LIBS)
 UNIT_LINK  = -Wl,--whole-archive $(filter %.a,$^) -Wl,--no-whole-archive
 $(SANBUILD)/test/unit/%: $(SANBUILD)/test/unit/%.o $(SANBUILD)/libkvmsbox.a
 	@echo "  LD  $@"
@@ -163,7 +168,9 @@ demo: ## install what is missing, build, run commands from a BusyBox image
 	@tools/demo.sh $(BUILD)/kvmsbox
 install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (and DESTDIR)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/libexec/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
+	install -m 755 $(BUILD)/kvmsbox-import $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-import
 	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
 
 -include tools/bench/bench.mk
@@ -178,5 +185,5 @@ help: ## print the targets
 clean: ## remove build/
 	rm -rf build
 
--include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d)
+-include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d)
 .PHONY: all help clean

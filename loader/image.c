@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,6 +28,28 @@
 #include "vfs/erofs_fs.h"
 
 #define SETTLED_SECONDS 60 /* the host writes dirty pages back within half of that */
+
+int image_fail(struct image_error *err, int code, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(err->message, sizeof(err->message), fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		err->message[0] = 0;
+	/* Names may hold anything; the user gets one line. */
+	for (char *p = err->message; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+		/* Terminals obey U+0080 to U+009F as well. */
+		else if ((unsigned char)*p == 0xc2 && (unsigned char)p[1] >= 0x80 &&
+			 (unsigned char)p[1] < 0xa0)
+			p[0] = p[1] = '?';
+	}
+	return code;
+}
 
 void image_close(struct image *image)
 {
@@ -39,8 +63,7 @@ void image_close(struct image *image)
 
 /* ---- what the user names ---- */
 
-/* Opens @path if it is something to import. */
-static int source_stat(const char *path, struct stat *st, struct image_error *err)
+int image_source_stat(const char *path, struct stat *st, struct image_error *err)
 {
 	if (stat(path, st))
 		return image_fail(err, -errno, "image %s: %s", path, strerror(errno));
@@ -123,8 +146,7 @@ static bool entry_unchanged(const struct cache_key *key, const struct stat *st)
 	return !memcmp(&now, &key->entry, sizeof(now));
 }
 
-/* Fills in what @key says about the entry's file behind @fd. */
-static int key_set_entry(struct cache_key *key, int fd)
+int image_key_set_entry(struct cache_key *key, int fd)
 {
 	struct stat st;
 
@@ -137,11 +159,7 @@ static int key_set_entry(struct cache_key *key, int fd)
 	return 0;
 }
 
-/*
- * Notes what was learnt about an entry. Best effort: the cache may be read-only, or another process
- * at it. @locked: the key's fd if the caller holds its lock, else -1.
- */
-static void note(struct cache *c, const struct stat *st, struct cache_key *key, int locked)
+void image_note(struct cache *c, const struct stat *st, struct cache_key *key, int locked)
 {
 	struct cache_key now;
 	int fd = locked < 0 ? cache_try_key(c, st) : locked;
@@ -159,12 +177,8 @@ static void note(struct cache *c, const struct stat *st, struct cache_key *key, 
 		close(fd);
 }
 
-/*
- * Opens what the archive's key leads to. 0, or -ENOENT: to nothing that can be trusted. @locked as
- * for note.
- */
-static int open_known(struct cache *c, const char *path, const struct stat *st, int locked,
-		      struct image *out)
+int image_open_known(struct cache *c, const char *path, const struct stat *st, int locked,
+		     struct image *out)
 {
 	char hash[IMAGE_HASH_LEN + 1] = "", boot_id[40];
 	struct timespec now;
@@ -185,137 +199,67 @@ static int open_known(struct cache *c, const char *path, const struct stat *st, 
 	}
 	if (!entry_unchanged(&key, &entry) || (!same_boot && !key.synced)) {
 		log_debug("image %s: checking all of entry %s", path, hash);
-		if (entry_verify(out->fd) || key_set_entry(&key, out->fd)) {
+		if (entry_verify(out->fd) || image_key_set_entry(&key, out->fd)) {
 			log_info("image %s: entry %s is damaged", path, hash);
 			image_close(out);
 			return -ENOENT;
 		}
 		key.synced = 0;
-		note(c, st, &key, locked);
+		image_note(c, st, &key, locked);
 		return 0;
 	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!key.synced && now.tv_sec - entry.st_mtim.tv_sec > SETTLED_SECONDS &&
 	    !fdatasync(out->fd)) {
 		key.synced = 1;
-		note(c, st, &key, locked);
+		image_note(c, st, &key, locked);
 	}
 	return 0;
 }
 
-/* Imports the archive @fd; the caller holds the lock @key_fd. */
-static int import(struct cache *c, const char *path, int fd, const struct stat *st, int key_fd,
-		  const struct image_options *options, struct image *out, struct image_error *err)
+int (*image_importer)(const char *path, const struct image_options *options,
+		      char hash[IMAGE_HASH_LEN + 1], struct image_error *err);
+
+/* 0, or -ENOENT: it isn't one. */
+static int open_if_erofs(const char *path, const struct stat *st, struct image *out,
+			 struct image_error *err)
 {
-	struct build_result result = {0};
-	struct cache_key key = {0};
-	char temp[64];
-	struct stat after;
-	int ret, tmp;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), ret = -ENOENT;
 
-	tmp = cache_temp(c, temp, sizeof(temp));
-	if (tmp < 0)
-		return image_fail(
-			err, tmp,
-			"cache directory %s: %s: name a directory that can be written with "
-			"--cache",
-			c->path, strerror(-tmp));
-	/* A change while it is read must show in the times. */
-	wait_past(&st->st_ctim);
-	ret = image_build(path, fd, tmp, c->dir, options, &result, err);
-	if (ret)
-		goto out;
-	stat_key_of(st, &key.source);
-	if (fstat(fd, &after) || (stat_key_of(&after, &key.entry),
-				  memcmp(&key.source, &key.entry, sizeof(key.source)))) {
-		ret = image_fail(err, -EBUSY,
-				 "image %s: it was changed while it was read: try again", path);
-		goto out;
-	}
-	ret = cache_publish(c, tmp, temp, result.hash);
-	if (!ret)
-		ret = cache_open_entry(c, result.hash, out);
-	if (ret) {
-		image_fail(err, ret, "image %s: can't store it in the cache %s: %s", path, c->path,
-			   strerror(-ret));
-		goto out;
-	}
-	memcpy(key.hash, result.hash, IMAGE_HASH_LEN);
-	if (!key_set_entry(&key, out->fd))
-		note(c, st, &key, key_fd);
-out:
-	if (temp[0])
-		unlinkat(c->dir, temp, 0);
-	close(tmp);
-	return ret;
-}
-
-/* Imports unless another process has done so in the meantime. */
-static int open_or_import(struct cache *c, const char *path, int fd,
-			  const struct image_options *options, struct image *out,
-			  struct image_error *err)
-{
-	struct stat st;
-	int ret, key_fd;
-
-	cache_sweep(c);
-	ret = source_stat(path, &st, err);
-	if (ret)
-		return ret;
-	if (fstat(fd, &st))
+	if (fd < 0)
 		return image_fail(err, -errno, "image %s: %s", path, strerror(errno));
-	key_fd = cache_lock_key(c, &st);
-	if (key_fd < 0)
-		return image_fail(
-			err, key_fd,
-			"cache directory %s: %s: name a directory that can be written with "
-			"--cache",
-			c->path, strerror(-key_fd));
-	ret = open_known(c, path, &st, key_fd, out);
-	if (ret) {
-		ret = import(c, path, fd, &st, key_fd, options, out, err);
-		if (ret)
-			cache_drop_key(c, &st);
-	}
-	close(key_fd);
+	if (is_erofs(fd))
+		ret = open_erofs(path, fd, (uint64_t)st->st_size, out, err);
+	if (ret)
+		close(fd);
 	return ret;
 }
 
 int image_open(const char *path, const struct image_options *options, struct image *out,
 	       struct image_error *err)
 {
+	char hash[IMAGE_HASH_LEN + 1];
 	struct cache c;
 	struct stat st;
-	int fd, ret;
+	int ret;
 
 	memset(out, 0, sizeof(*out));
 	out->fd = -1;
-	ret = source_stat(path, &st, err);
+	ret = image_source_stat(path, &st, err);
 	if (ret)
 		return ret;
 	ret = cache_open(&c, options, false, err);
 	if (ret)
 		return ret;
-	ret = c.dir < 0 ? -ENOENT : open_known(&c, path, &st, -1, out);
+	ret = c.dir < 0 ? -ENOENT : image_open_known(&c, path, &st, -1, out);
 	cache_close(&c, false);
 	if (!ret)
 		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return image_fail(err, -errno, "image %s: %s", path, strerror(errno));
-	if (is_erofs(fd)) {
-		ret = open_erofs(path, fd, (uint64_t)st.st_size, out, err);
-		if (ret)
-			close(fd);
+	ret = open_if_erofs(path, &st, out, err);
+	if (ret != -ENOENT)
 		return ret;
-	}
-	ret = cache_open(&c, options, true, err);
-	if (!ret) {
-		ret = open_or_import(&c, path, fd, options, out, err);
-		cache_close(&c, ret);
-	}
-	close(fd);
-	return ret;
+	ret = image_importer(path, options, hash, err);
+	return ret ? ret : image_open_entry(hash, options, false, out, err);
 }
 
 int image_open_entry(const char *hash, const struct image_options *options, bool verify,

@@ -16,30 +16,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "loader/lazy_libs.h"
-
-int image_fail(struct image_error *err, int code, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(err->message, sizeof(err->message), fmt, ap);
-	va_end(ap);
-	if (n < 0)
-		err->message[0] = 0;
-	/* Names may hold anything; the user gets one line. */
-	for (char *p = err->message; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-		/* Terminals obey U+0080 to U+009F as well. */
-		else if ((unsigned char)*p == 0xc2 && (unsigned char)p[1] >= 0x80 &&
-			 (unsigned char)p[1] < 0xa0)
-			p[0] = p[1] = '?';
-	}
-	return code;
-}
-
 int build_write_failed(struct build *b, int code, const char *member)
 {
 	struct erofs_stats st = {0};
@@ -279,12 +255,9 @@ int image_build(const char *name, int in_fd, int out_fd, int spool_dir,
 	};
 	/* In the C locale libarchive hands names through as the bytes that they are. */
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0), old;
-	const char *missing = lazy_libs_load();
 	struct stat st;
 	int ret;
 
-	if (missing)
-		return image_fail(err, -ENOPKG, "image %s: %s", name, missing);
 	if (!c)
 		return build_write_failed(&b, -ENOMEM, "");
 	old = uselocale(c);

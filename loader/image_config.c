@@ -129,7 +129,8 @@ int config_parse(struct build *b, const char *text, size_t len)
 				   "where the command, environment, directory or user should be",
 				   b->name);
 		else if (err)
-			build_write_failed(b, err, "");
+			image_fail(b->err, err, "image %s: out of memory during the import",
+				   b->name);
 	}
 	json_decref(root);
 	return err;

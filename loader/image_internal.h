@@ -239,6 +239,24 @@ void cache_sweep(struct cache *c);
 /* Opens HASH.erofs after the cheap check. */
 int cache_open_entry(struct cache *c, const char *hash, struct image *out) __must_check;
 void cache_boot_id(char id[40]);
+/* ---- image.c ---- */
+
+/* Opens @path if it is something to import. */
+int image_source_stat(const char *path, struct stat *st, struct image_error *err) __must_check;
+/*
+ * Opens what the archive's key leads to. 0, or -ENOENT: to nothing that can be trusted. @locked as
+ * for image_note.
+ */
+int image_open_known(struct cache *c, const char *path, const struct stat *st, int locked,
+		     struct image *out) __must_check;
+/* Fills in what @key says about the entry's file behind @fd. 0 or -errno. */
+int image_key_set_entry(struct cache_key *key, int fd) __must_check;
+/*
+ * Notes what was learnt about an entry. Best effort: the cache may be read-only, or another process
+ * at it. @locked: the key's fd if the caller holds its lock, else -1.
+ */
+void image_note(struct cache *c, const struct stat *st, struct cache_key *key, int locked);
+
 /* Waits until a change to a file of change time @t would get a later one. At most 20 ms. */
 void wait_past(const struct timespec *t);
 

@@ -308,7 +308,9 @@ static void *timekeeper(void *unused)
 	return NULL;
 }
 
-/* Starts the thread that keeps the page in step with the host's clocks. Without it all calls trap. */
+/*
+ * Starts the thread that keeps the page in step with the host's clocks. Without it all calls trap.
+ */
 static void start_timekeeper(void)
 {
 	static _Atomic bool started;

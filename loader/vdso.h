@@ -2,8 +2,8 @@
 /*
  * The vDSO and its time. The sentry keeps the vvar page: a conversion of the TSC to nanoseconds
  * that follows the host's clocks. clock_gettime(2) answers by the same page, so a program sees one
- * time whichever way it asks. The page is unusable until somebody asks: the first question, a system
- * call, starts the thread that keeps it.
+ * time whichever way it asks. The page is unusable until somebody asks: the first question, a
+ * system call, starts the thread that keeps it.
  */
 #ifndef LOADER_VDSO_H
 #define LOADER_VDSO_H

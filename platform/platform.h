@@ -135,8 +135,8 @@ struct platform_type {
 	void (*ctx_get_fpu)(struct context *ctx, void *fpu);
 	void (*ctx_set_fpu)(struct context *ctx, const void *fpu);
 	/*
-	 * The calling thread runs no context for a while, perhaps never again; may be NULL. Its last
-	 * contexts may still be there.
+	 * The calling thread runs no context for a while, perhaps never again; may be NULL. Its
+	 * last contexts may still be there.
 	 */
 	void (*thread_idle)(void);
 	/*

@@ -96,8 +96,8 @@ static void run_once(struct task *t)
 /* ---- host threads ---- */
 
 /*
- * A host thread whose task has ended waits a while for the next task: waking one costs a fraction of
- * making one. Its record is on its own stack, and in the list while it may be taken.
+ * A host thread whose task has ended waits a while for the next task: waking one costs a fraction
+ * of making one. Its record is on its own stack, and in the list while it may be taken.
  */
 struct parked {
 	struct parked *next;

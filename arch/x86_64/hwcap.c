@@ -6,7 +6,9 @@
 
 uint64_t arch_hwcap(void)
 {
-	/* CPUID.1:EDX, as the host's kernel found it: CPUID itself is an exit in a virtual machine. */
+	/*
+	 * CPUID.1:EDX, as the host's kernel found it: CPUID itself is an exit in a virtual machine.
+	 */
 	return getauxval(AT_HWCAP);
 }
 

@@ -90,8 +90,8 @@ uint64_t *pt_ensure(struct pagetable *pt, uaddr_t va)
 }
 
 /*
- * The leaf table for *@va, or else NULL and *@va moves to where the next one may be: behind the absent
- * entry that was met and those that follow it in the same table.
+ * The leaf table for *@va, or else NULL and *@va moves to where the next one may be: behind the
+ * absent entry that was met and those that follow it in the same table.
  */
 static uint64_t *leaf_or_skip(const struct pagetable *pt, uaddr_t *va, uaddr_t end, gpa_t *leaf)
 {

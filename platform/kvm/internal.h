@@ -325,9 +325,9 @@ void pool_release(struct kvm_context *ctx, struct vcpu *v);
 /* The vCPU of @ctx as BUSY, or NULL if it has none: state is all in memory then. */
 struct vcpu *pool_hold(struct kvm_context *ctx);
 /*
- * The calling thread, @self, is the one that runs @v from now on. If others wait for vCPUs, the move
- * is over on return, and the slice begins: it takes older kernels tens of milliseconds (a grace
- * period of RCU).
+ * The calling thread, @self, is the one that runs @v from now on. If others wait for vCPUs, the
+ * move is over on return, and the slice begins: it takes older kernels tens of milliseconds (a
+ * grace period of RCU).
  */
 void pool_settle(struct kvm_platform *p, struct vcpu *v, pid_t self);
 /* Gives the vCPU of @ctx back for good. */

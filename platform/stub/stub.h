@@ -64,8 +64,9 @@
 #define STUB_END     (STUB_BASE + STUB_SIZE)
 
 /*
- * Host fd numbers in every stub. STUB_FD_FILE is the file that physical memory had when the platform
- * was made, the image; files that come later are passed (pass_fd). Without one it is the RAM again.
+ * Host fd numbers in every stub. STUB_FD_FILE is the file that physical memory had when the
+ * platform was made, the image; files that come later are passed (pass_fd). Without one it is the
+ * RAM again.
  */
 enum { STUB_FD_SOCKET, STUB_FD_CTL, STUB_FD_RAM, STUB_FD_FILE, STUB_FD_FIRST };
 

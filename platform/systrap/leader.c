@@ -37,8 +37,9 @@ void shared_futex_wake(_Atomic uint32_t *word)
 }
 
 /*
- * The leader shares our CPU: it works while we sleep. Only for one that sleeps itself: moving one that
- * runs, as it does right after its birth, takes the host's stopper thread and tens of microseconds.
+ * The leader shares our CPU: it works while we sleep. Only for one that sleeps itself: moving one
+ * that runs, as it does right after its birth, takes the host's stopper thread and tens of
+ * microseconds.
  */
 static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
 {

@@ -85,8 +85,8 @@ static int populate_anon(struct vma *vma, uaddr_t start, uaddr_t end)
 }
 
 /*
- * Private copies of @n pages of a file from @gpa, in one piece at @va, for each entry that is unused;
- * the references on the file's pages are dropped.
+ * Private copies of @n pages of a file from @gpa, in one piece at @va, for each entry that is
+ * unused; the references on the file's pages are dropped.
  */
 static int install_copies(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n)
 {

@@ -13,16 +13,9 @@
 #include <unistd.h>
 
 #include "loader/image_internal.h"
-#include "loader/lazy_libs.h"
 #include "test/fuzz/erofs_walk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The libraries are linked in here. */
-const char *lazy_libs_load(void)
-{
-	return NULL;
-}
 
 struct bytes {
 	uint8_t *p;

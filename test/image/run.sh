@@ -17,7 +17,7 @@ export TMPDIR=$SCRATCH/tmp
 mkdir "$TMPDIR" "$SCRATCH/t"
 chmod 755 "$SCRATCH" "$SCRATCH/t"
 # Other users must be able to run it, too.
-cp "$KVMSBOX" "$SCRATCH/kvmsbox"
+cp "$KVMSBOX" "$(dirname "$KVMSBOX")/kvmsbox-import" "$SCRATCH"
 KVMSBOX=$SCRATCH/kvmsbox
 walk=$SCRATCH/walk
 shim=$SCRATCH/shim.so

@@ -35,12 +35,8 @@ else
 	fail "build test/unit/kvm_platform" "$(tail -n 3 "$SCRATCH/make")"
 fi
 strip --strip-debug "$SCRATCH/kvmsbox"
-# What an import loads by name (loader/lazy_libs.h).
-libs=()
-for so in $(grep -ao 'lib\(archive\|crypto\)\.so\.[0-9.]*' "$KVMSBOX" | sort -u); do
-	path=$(/sbin/ldconfig -p | awk -v so="$so" '$1 == so && /x86-64/ { print $NF; exit }')
-	[ -z "$path" ] || libs+=(-f "$path:$path")
-done
+cp "$(dirname "$KVMSBOX")/kvmsbox-import" "$SCRATCH/kvmsbox-import"
+strip --strip-debug "$SCRATCH/kvmsbox-import"
 
 cat >"$SCRATCH/inside.sh" <<'E'
 k="./kvmsbox exec --cache /tmp/cache"
@@ -65,7 +61,7 @@ echo "=== end"
 E
 st=0
 "$ROOT/test/svm/run.sh" -m 2048 -t "${SVM_TIMEOUT:-900}" -f "$SCRATCH/kvmsbox:/test/kvmsbox" -f "$image:/test/conform.tar" \
-	-f "$SCRATCH/inside.sh:/test/inside.sh" "${libs[@]}" "${unit[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
+	-f "$SCRATCH/inside.sh:/test/inside.sh" -f "$SCRATCH/kvmsbox-import:/test/kvmsbox-import" "${unit[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
 mkdir -p "$BUILD/test"
 cp "$SCRATCH/log" "$BUILD/test/svm.log"
 if [ $st -eq 77 ]; then

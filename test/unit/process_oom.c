@@ -249,6 +249,7 @@ static void make_image(void)
 	snprintf(path, sizeof(path), "%s/image.tar", tmp);
 	snprintf(cache, sizeof(cache), "%s/cache", tmp);
 	options.cache_dir = cache;
+	image_importer = image_import;
 	if (image_open(path, &options, &image, &error)) {
 		printf("not ok import: %s\n", error.message);
 		exit(1);

@@ -224,7 +224,7 @@ static int print_json(const char *name, json_t *v)
 
 /* ---- import ---- */
 
-static int image_import(int argc, char **argv)
+static int do_import(int argc, char **argv)
 {
 	struct image_error error = {0};
 	struct args a = {0};
@@ -445,7 +445,7 @@ static const struct {
 	int (*run)(int argc, char **argv);
 	const char *summary;
 } subcommands[] = {
-	{"import", image_import, "import an archive into the cache"},
+	{"import", do_import, "import an archive into the cache"},
 	{"ls", image_ls, "list the images of the cache"},
 	{"inspect", image_inspect, "show one image's sizes and configuration"},
 	{"rm", image_rm, "remove images from the cache"},

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "loader/image.h"
 #include "sentry/boot.h"
 
 #define KVMSBOX_VERSION "0.1.0"
@@ -18,6 +19,10 @@ int cmd_exec(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+
+/* image_importer: runs kvmsbox-import. */
+int import_elsewhere(const char *archive, const struct image_options *options,
+		     char hash[IMAGE_HASH_LEN + 1], struct image_error *err);
 
 /* Prints "kvmsbox: …" as one line on stderr; returns EXIT_KVMSBOX. */
 int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -88,6 +88,7 @@ static void keep_stdio_places(void)
 int main(int argc, char **argv)
 {
 	keep_stdio_places();
+	image_importer = import_elsewhere;
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_KVMSBOX;
