@@ -13,7 +13,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${KVMSBOX_TEST_CACHE:-$HOME/.cache/kvmsbox-test}
-packages=python3,gcc,libc6-dev,perl,git,sqlite3,coreutils,vim-tiny,xz-utils,procps,libpython3.11-testsuite
+packages=python3,gcc,libc6-dev,make,perl,git,sqlite3,coreutils,vim-tiny,xz-utils,procps,nodejs,libpython3.11-testsuite
 mkdir -p "$cache"
 tmp=
 cleanup() { [ -z "$tmp" ] || rm -rf "$tmp"; }
@@ -72,7 +72,7 @@ make_tree() {
 		[ -x "$KVMSBOX_TEST_ROOTFS/usr/bin/python3" ] ||
 			die "KVMSBOX_TEST_ROOTFS=$KVMSBOX_TEST_ROOTFS is no tree with python3"
 		tree=$KVMSBOX_TEST_ROOTFS
-	elif [ ! -e "$tree/.made-by-images.sh" ]; then
+	elif [ "$(cat "$tree/.made-by-images.sh" 2>/dev/null)" != "$packages" ]; then
 		command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] ||
 			die "debootstrap is missing: run tools/install-deps.sh test"
 		[ "$(id -u)" = 0 ] || die "debootstrap needs root (or set KVMSBOX_TEST_ROOTFS)"
@@ -90,7 +90,7 @@ make_tree() {
 		: >"$tmp/etc/apt/sources.list"
 		: >"$tmp/etc/resolv.conf"
 		echo kvmsbox >"$tmp/etc/hostname"
-		touch "$tmp/.made-by-images.sh"
+		echo "$packages" >"$tmp/.made-by-images.sh"
 		mv "$tmp" "$tree"
 		tmp=
 	fi
