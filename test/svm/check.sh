@@ -22,8 +22,15 @@ image=$SCRATCH/conform.tar
 mkdir -p "$SCRATCH/d/conform"
 for p in "${programs[@]}"; do cp "$BUILD/test/conform/$p" "$SCRATCH/d/conform/"; done
 strip "$SCRATCH"/d/conform/* 2>/dev/null
+# What makes system calls by number, for the exits that each of them costs.
+mkdir "$SCRATCH/d/bench"
+if "${MAKE:-make}" -C "$ROOT" -s BUILD="$BUILD" "$BUILD/bench-guest/micro" >"$SCRATCH/make" 2>&1; then
+	cp "$BUILD/bench-guest/micro" "$SCRATCH/d/bench/"
+else
+	fail "build bench-guest/micro" "$(tail -n 3 "$SCRATCH/make")"
+fi
 cp "$busybox_tar" "$image"
-tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform
+tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform bench
 cp "$KVMSBOX" "$SCRATCH/kvmsbox"
 # The platform's own tests, too, where they are built.
 unit=()
@@ -48,6 +55,16 @@ echo "status $?"
 echo "=== pipeline"
 $k --platform=kvm conform.tar -- sh -c 'seq 100 | grep 7 | wc -l; id -u; cat /etc/motd' 2>&1
 echo "status $?"
+for how in rewritten plain; do
+	echo "=== exits $how"
+	[ $how = plain ] && o="--poll off --no-rewrite" || o="--poll off"
+	for call in getppid read-4k; do
+		for n in 100 1100; do
+			$k --platform=kvm --stats $o conform.tar -- /bench/micro -n $n $call 2>&1 >/dev/null |
+				sed -n 's/^kvm exits: //p' | awk -v c="$call" -v n=$n '{ s += $NF } END { print c, n, s }'
+		done
+	done
+done
 echo "=== unit"
 [ ! -f kvm_platform ] || timeout 300 ./kvm_platform -q 8 2>&1
 echo "status $?"
@@ -72,6 +89,12 @@ section() { awk -v s="=== $1" '$0 == s { on = 1; next } /^=== / { on = 0 } on' "
 if grep -q '^=== end' "$SCRATCH/log"; then pass "the emulated machine ran everything"; else fail "the emulated machine ran everything" "$(tail -n 5 "$SCRATCH/log")"; fi
 expect "true" "status 0" "$(section true)"
 expect "pipeline" "19 0 a file of the image status 0" "$(section pipeline | paste -sd' ')"
+# Exits of a thousand calls more: none where the program answers itself, else one each, exactly.
+per_call() { section "exits $1" | awk -v c="$2" '$1 == c { n[$2] = $3 } END { print n[1100] - n[100] }'; }
+expect "exits of 1000 getppid, rewritten" 0 "$(per_call rewritten getppid)"
+expect "exits of 1000 getppid, plain" 1000 "$(per_call plain getppid)"
+expect "exits of 1000 pread, nobody polling" 1000 "$(per_call rewritten read-4k)"
+expect "exits of 1000 pread, plain" 1000 "$(per_call plain read-4k)"
 section unit >"$SCRATCH/got"
 passed=$((passed + $(grep -c '^ok ' "$SCRATCH/got")))
 if grep -q '^status 0$' "$SCRATCH/got"; then pass "unit test of the platform"; else fail "unit test of the platform" "$(tail -n 4 "$SCRATCH/got")"; fi
