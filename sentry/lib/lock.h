@@ -34,7 +34,7 @@ enum lock_rank {
 	LOCK_TASK_WAKE, /* a task's own wake state */
 	LOCK_TIMER,	/* the timer heap */
 	LOCK_PLATFORM,	/* contexts, vCPU pool, stubs */
-	LOCK_PHYSMEM,	/* frame allocator */
+	LOCK_PHYSMEM,	/* frame allocator; host calls under it only when over the memory limit */
 	LOCK_ARENA,	/* allocator size classes */
 	LOCK_LOG,
 };
