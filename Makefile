@@ -20,8 +20,10 @@ LDLIBS = -lxxhash -lfdt -ljansson
 # What only an import needs is a program of its own, and kvmsbox starts without a dynamic linker.
 IMPORT_LIBS = $(LDLIBS) -larchive -lcrypto -lz
 STATIC = -static
+# gcc's array-bounds and nonnull checks see the sanitizers' own branches.
+SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
 ifdef SAN
-CFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds
+CFLAGS += $(SAN_FLAGS)
 LDFLAGS += -fsanitize=address,undefined
 STATIC =
 endif
@@ -112,14 +114,20 @@ endif
 
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
 # shadow doesn't fit into. With make SAN=1 everything already is.
-# gcc's array-bounds check sees the sanitizers' own branches as out of bounds.
-SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
 ifdef SAN
 SANBUILD = $(BUILD)
 else
 SANBUILD = $(BUILD)/san
 $(eval $(call variant,$(SANBUILD),$(CC),$(SAN_FLAGS)))
 $(SANBUILD)/libkvmsbox.a: $(LIB_OBJS:$(BUILD)/%=$(SANBUILD)/%)
+# The programs, too: conformance with the sanitizers and the lock order watching.
+$(SANBUILD)/kvmsbox: $(CLI_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox.a
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $(filter-out %.a,$^) $(UNIT_LINK) $(IMPORT_LIBS)
+$(SANBUILD)/kvmsbox-import: $(IMPORTER_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox.a
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(IMPORT_LIBS)
+san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import ## build/san: the programs with ASan, UBSan and lock-order checks
 endif
 UNIT_PLAIN = kvm_platform ptrace_platform systrap_platform
 UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
@@ -175,7 +183,7 @@ install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (an
 
 -include tools/bench/bench.mk
 
-.PHONY: fuzz clang unit unit-build unit-run conform apps cli layers lint check check-long check-svm demo \
+.PHONY: san fuzz clang unit unit-build unit-run conform apps cli layers lint check check-long check-svm demo \
 	install
 .SECONDARY:
 

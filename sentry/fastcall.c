@@ -115,6 +115,7 @@ static bool attach(struct task *t)
 {
 	const struct platform_type *pt = t->kernel->platform->type;
 	uint64_t fs_base, gs_base;
+	struct callinfo *info;
 	struct callbox *box;
 
 	if (t->fast.box)
@@ -122,8 +123,9 @@ static bool attach(struct task *t)
 	box = mm_box_alloc(t->mm, &t->fast.box_va);
 	if (!box)
 		return false;
+	info = mm_box_info(t->mm, t->fast.box_va);
 	mutex_lock(&t->kernel->tasklist);
-	t->fast.info = mm_box_info(t->mm, t->fast.box_va);
+	t->fast.info = info;
 	fill_info_locked(t);
 	mutex_unlock(&t->kernel->tasklist);
 	t->fast.box = box;

@@ -101,6 +101,12 @@ group conform-native 1200 test/conform/run.sh native
 group conform-ptrace 2400 test/conform/run.sh ptrace
 group conform-systrap 2400 test/conform/run.sh systrap
 kvm_group conform-kvm 2400 test/conform/run.sh kvm
+# The sentry with the sanitizers and the lock order watching it; leaks can't be looked for in lockdown.
+step san-build 1800 "$MAKE" $jobs san
+group conform-san 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \
+	CONFORM_SECONDS=60 test/conform/run.sh systrap
+kvm_group conform-san-kvm 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \
+	CONFORM_SECONDS=60 test/conform/run.sh kvm
 group image 1200 test/image/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap

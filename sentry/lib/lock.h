@@ -15,9 +15,9 @@
 enum lock_rank {
 	LOCK_EXEC,	/* thread group: execve/exit/clone exclusion */
 	LOCK_EPOLL,	/* epoll sets; nests with itself down a chain of epoll files */
+	LOCK_FILE_POS,	/* file position, like Linux's f_pos_lock; /proc looks at all below */
 	LOCK_MNT,	/* mount tree, like Linux's namespace_sem */
 	LOCK_RENAME,	/* one rename of directories at a time per super */
-	LOCK_FILE_POS,	/* file position, like Linux's f_pos_lock: read/write/lseek/getdents */
 	LOCK_INODE,	/* directory contents or file contents of an inode; parents first */
 	LOCK_STREAM,	/* pipe, socket or tty buffers: user copies happen under it */
 	LOCK_DCACHE,	/* dentry hash and names */

@@ -570,6 +570,42 @@ TEST(children_file)
 	CHECK_SIGNALED(pid, SIGKILL);
 }
 
+struct shared_reader {
+	pthread_t thread;
+	off_t at;
+	int fd;
+	bool good;
+};
+
+static void *read_often(void *arg)
+{
+	struct shared_reader *r = arg;
+	char buf[64];
+
+	r->good = true;
+	for (int i = 0; i < 1000; i++)
+		r->good &= pread(r->fd, buf, sizeof(buf), r->at) > 0;
+	return NULL;
+}
+
+/* One makes the text anew while others are still reading it. */
+TEST(readers_of_one_file)
+{
+	struct shared_reader r[4];
+	int fd = open("/proc/self/maps", O_RDONLY);
+
+	CHECK_OK(fd);
+	for (int i = 0; i < 4; i++) {
+		r[i].fd = fd;
+		r[i].at = i % 2 ? 40 : 0;
+		CHECK_ZERO(pthread_create(&r[i].thread, NULL, read_often, &r[i]));
+	}
+	for (int i = 0; i < 4; i++) {
+		CHECK_ZERO(pthread_join(r[i].thread, NULL));
+		CHECK(r[i].good);
+	}
+}
+
 /* A process's directory serves where a pidfd does, for signals only; a thread's does not. */
 TEST(dir_takes_signals)
 {

@@ -369,6 +369,7 @@ static int show_limits(struct proc_show *s)
 
 static int show_mounts_as(struct proc_show *s, int style)
 {
+	struct fs_context *fs = NULL;
 	struct mnt_ns *ns = NULL;
 	struct path root = {0};
 	char *text;
@@ -376,11 +377,13 @@ static int show_mounts_as(struct proc_show *s, int style)
 	mutex_lock(&s->task->own_lock);
 	if (s->task->vfs.mnt_ns && s->task->vfs.fs) {
 		ns = mnt_ns_get(s->task->vfs.mnt_ns);
-		fs_context_root(s->task->vfs.fs, &root);
+		fs = fs_context_get(s->task->vfs.fs);
 	}
 	mutex_unlock(&s->task->own_lock);
 	if (!ns)
 		return -EINVAL;
+	fs_context_root(fs, &root);
+	fs_context_put(fs);
 	text = mnt_ns_show(ns, &root, style);
 	path_put(&root);
 	mnt_ns_put(ns);

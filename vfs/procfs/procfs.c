@@ -290,13 +290,23 @@ struct pid *proc_dir_pid(struct file *file)
 
 /* ---- texts ---- */
 
+/* References: the open file, under its inode's mapping.lock, and each reader while it copies. */
 struct proc_text {
+	struct refcount refs;
 	char *s;
 	size_t len;
 };
 
-/* Makes the text anew. The reader is @ctx. */
-static int make_text(const struct vfs_ctx *ctx, struct file *file)
+static void text_put(struct proc_text *text)
+{
+	if (!text || !refcount_put(&text->refs))
+		return;
+	kfree(text->s);
+	kfree(text);
+}
+
+/* Makes the text anew, with one reference. The reader is @ctx. ERR_PTR. */
+static struct proc_text *make_text(const struct vfs_ctx *ctx, struct file *file)
 {
 	struct proc_node *node = proc_node(file->inode);
 	struct task *reader = task_of(ctx);
@@ -312,11 +322,11 @@ static int make_text(const struct vfs_ctx *ctx, struct file *file)
 	(void)reader;
 	err = may_look(ctx, node);
 	if (err)
-		return err;
+		return ERR_PTR(err);
 	if (node->pid) {
 		s.task = proc_task(node);
 		if (!s.task)
-			return -ESRCH;
+			return ERR_PTR(-ESRCH);
 	}
 	err = node->entry->show(&s);
 	task_put(s.task);
@@ -326,45 +336,63 @@ static int make_text(const struct vfs_ctx *ctx, struct file *file)
 	if (err) {
 		kfree(strbuf_finish(&s.b));
 		kfree(text);
-		return err;
+		return ERR_PTR(err);
 	}
+	refcount_init(&text->refs, 1);
 	text->len = s.b.len;
 	text->s = strbuf_finish(&s.b);
 	if (!text->s) {
 		kfree(text);
-		return -ENOMEM;
+		return ERR_PTR(-ENOMEM);
 	}
-	if (file->private) {
-		kfree(((struct proc_text *)file->private)->s);
-		kfree(file->private);
+	return text;
+}
+
+/* The text for a read at @pos, with a reference: made at the start of the file, else the last one. */
+static struct proc_text *text_get(const struct vfs_ctx *ctx, struct file *file, loff_t pos)
+{
+	struct mutex *lock = &file->inode->mapping.lock;
+	struct proc_text *text, *old;
+
+	mutex_lock(lock);
+	text = file->private;
+	if (text && pos) {
+		refcount_get(&text->refs);
+		mutex_unlock(lock);
+		return text;
 	}
+	mutex_unlock(lock);
+	/* Without the lock: what is shown has locks of its own, that come before. */
+	text = make_text(ctx, file);
+	if (IS_ERR(text))
+		return text;
+	refcount_get(&text->refs);
+	mutex_lock(lock);
+	old = file->private;
 	file->private = text;
-	return 0;
+	mutex_unlock(lock);
+	text_put(old);
+	return text;
 }
 
 static ssize_t text_read(struct kiocb *io, struct iov_iter *to)
 {
 	struct file *file = io->file;
 	struct proc_text *text;
-	size_t n = 0;
-	int err = 0;
+	size_t n = 0, want = 0;
 
 	if (!proc_node(file->inode)->entry->show)
 		return -EINVAL;
-	mutex_lock(&file->inode->mapping.lock);
-	if (!file->private || !io->pos)
-		err = make_text(io->ctx, file);
-	text = file->private;
-	mutex_unlock(&file->inode->mapping.lock);
-	if (err)
-		return err;
+	text = text_get(io->ctx, file, io->pos);
+	if (IS_ERR(text))
+		return PTR_ERR(text);
 	if (io->pos < text->len) {
-		size_t want = MIN(to->count, text->len - io->pos);
-
+		want = MIN(to->count, text->len - io->pos);
 		n = iov_copy_to(to, text->s + io->pos, want);
-		if (!n && want)
-			return -EFAULT;
 	}
+	text_put(text);
+	if (!n && want)
+		return -EFAULT;
 	io->pos += n;
 	return (ssize_t)n;
 }
@@ -390,12 +418,7 @@ static ssize_t text_write(struct kiocb *io, struct iov_iter *from)
 
 static void text_release(struct file *file)
 {
-	struct proc_text *text = file->private;
-
-	if (text) {
-		kfree(text->s);
-		kfree(text);
-	}
+	text_put(file->private);
 }
 
 static const struct file_ops proc_text_fops = {
