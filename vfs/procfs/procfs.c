@@ -348,7 +348,9 @@ static struct proc_text *make_text(const struct vfs_ctx *ctx, struct file *file)
 	return text;
 }
 
-/* The text for a read at @pos, with a reference: made at the start of the file, else the last one. */
+/*
+ * The text for a read at @pos, with a reference: made at the start of the file, else the last one.
+ */
 static struct proc_text *text_get(const struct vfs_ctx *ctx, struct file *file, loff_t pos)
 {
 	struct mutex *lock = &file->inode->mapping.lock;
