@@ -438,6 +438,7 @@ int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file)
 	bool nonblock = file->flags & O_NONBLOCK;
 	struct pipe *p = fifo_pipe(inode);
 	struct fifo_wait fw;
+	bool alone;
 	int err = 0;
 
 	if (!p)
@@ -455,6 +456,8 @@ int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file)
 	}
 	fw.for_writer = file->readable;
 	fw.seen = file->readable ? p->w_counter : p->r_counter;
+	/* Now: who is there may have done all it wanted and be gone before we look again. */
+	alone = file->readable ? !p->writers : !p->readers;
 	if (file->readable) {
 		p->readers++;
 		p->r_counter++;
@@ -468,7 +471,7 @@ int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file)
 	mutex_unlock(&p->lock);
 	waitq_wake(&p->wq, PIPE_ALL_EVENTS);
 	if (!nonblock && !p->unnamed && !(file->readable && file->writable)) {
-		if (!fifo_other_side(&fw))
+		if (alone && !fifo_other_side(&fw))
 			err = ctx->wait ? ctx->wait(ctx, &p->wq, PIPE_ALL_EVENTS, fifo_other_side,
 						    &fw)
 					: -EAGAIN;

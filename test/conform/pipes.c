@@ -423,3 +423,27 @@ TEST(getrandom_call)
 	CHECK_ERRNO(syscall(SYS_getrandom, a, 64L, 0x100), EINVAL);
 	CHECK_ERRNO(syscall(SYS_getrandom, 8L, 64L, 0), EFAULT);
 }
+
+/* The writer that waited for us may write, close and end before our open has returned. */
+TEST(fifo_writer_is_quick)
+{
+	for (int i = 0; i < 200; i++) {
+		char c = 0;
+		pid_t pid;
+		int fd;
+
+		CHECK_ZERO(mkfifo("quick", 0600));
+		pid = FORK();
+		if (!pid) {
+			fd = open("quick", O_WRONLY);
+			_exit(fd < 0 || write(fd, "x", 1) != 1);
+		}
+		fd = open("quick", O_RDONLY);
+		CHECK_OK(fd);
+		CHECK_EQ(read(fd, &c, 1), 1);
+		CHECK_EQ(read(fd, &c, 1), 0);
+		close(fd);
+		CHECK_EXIT(pid, 0);
+		CHECK_ZERO(unlink("quick"));
+	}
+}
