@@ -101,7 +101,6 @@ static void run_once(struct task *t)
  */
 struct parked {
 	struct parked *next;
-	pid_t tid;
 	struct task *task;	 /* what it is to go on with */
 	_Atomic uint32_t wakeup; /* futex: 1 once task is there */
 };
@@ -138,7 +137,7 @@ static struct task *next_task(const struct platform_type *pt)
 {
 	static const struct timespec patience = {.tv_nsec = PARKED_NS % 1000000000,
 						 .tv_sec = PARKED_NS / 1000000000};
-	struct parked me = {.tid = gettid()};
+	struct parked me = {.task = NULL};
 
 	if (pt->thread_idle)
 		pt->thread_idle();

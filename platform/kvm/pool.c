@@ -145,7 +145,7 @@ static int find_locked(struct kvm_platform *p, struct vcpu **out)
 
 /*
  * Nothing moves: calls back one that has had its slice. The others may not have begun yet, where
- * moving a vCPU takes longer than a slice (vcpu_settle), and would never get to.
+ * moving a vCPU takes longer than a slice (pool_settle), and would never get to.
  */
 static void hurry_locked(struct kvm_platform *p)
 {
@@ -155,7 +155,8 @@ static void hurry_locked(struct kvm_platform *p)
 	for (unsigned int i = 0; i < n; i++) {
 		struct vcpu *v = &kvm_vm.vcpus[p->hand++ % n];
 
-		if (now - atomic_load(&v->since) < WAIT_SLICE_NS)
+		/* Its holder may have settled since we looked at the clock. */
+		if ((int64_t)(now - atomic_load(&v->since)) < WAIT_SLICE_NS)
 			continue;
 		atomic_store(&v->give_up, true);
 		vcpu_interrupt(v);
