@@ -50,10 +50,19 @@ $(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
 # Whoever needs kvmsbox needs both.
 $(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import
 
+# The kernel's static variables lie together, to be saved and set back (sentry/lib/world.h).
+OBJCOPY ?= objcopy
+KSTATE_SRCS = $(filter-out $(addprefix sentry/,boot.c console.c forward.c freezer.c poller.c task_run.c), \
+	      $(foreach d,sentry sentry/mm sentry/syscalls vfs vfs/procfs,$(wildcard $(d)/*.c))) \
+	      sentry/lib/refcount.c loader/exec.c loader/vdso.c
+kstate = $(if $(filter $(KSTATE_SRCS),$(1)),$(Q)$(OBJCOPY) --rename-section .data=kstate_data \
+	 --rename-section .bss=kstate_bss $(2))
+
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC  $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call kstate,$<,$@)
 
 $(BUILD)/%.o: %.S
 	@mkdir -p $(@D)
@@ -92,6 +101,7 @@ $(1)/%.o: %.c
 	@mkdir -p $$(@D)
 	@echo "  CC  $$@"
 	$$(Q)$(2) $$(CPPFLAGS) $$(CFLAGS) $(3) -MMD -MP -c -o $$@ $$<
+	$$(call kstate,$$<,$$@)
 $(1)/%.o: %.S
 	@mkdir -p $$(@D)
 	@echo "  AS  $$@"

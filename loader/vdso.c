@@ -18,6 +18,7 @@
 #include "arch/x86_64/vdso/vvar.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/lib/world.h"
 
 #define VDSO_MAX_PAGES 4
 #define SHIFT	       32
@@ -45,7 +46,7 @@ struct track {
 };
 
 /* What the timekeeper knows; one thread at a time. */
-static struct {
+static __host_state struct {
 	bool runs; /* the host's clocks run by the TSC */
 	struct track mono, raw;
 	uint64_t real_offset, boot_offset; /* from CLOCK_MONOTONIC; wrapping */
@@ -313,7 +314,7 @@ static void *timekeeper(void *unused)
  */
 static void start_timekeeper(void)
 {
-	static _Atomic bool started;
+	static __host_state _Atomic bool started;
 	pthread_attr_t attr;
 	pthread_t thread;
 

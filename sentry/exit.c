@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 #include "sentry/objects.h"
@@ -364,14 +365,14 @@ int task_zap_other_threads(struct task *t)
 	signal_group_exit_locked(tg, 0, t);
 	for (;;) {
 		task_block_prepare(t);
-		if (tg->nr_live == 1 || tg->group_exit)
+		if (tg->nr_live == 1 || tg->group_exit || freezer_discarding())
 			break;
 		mutex_unlock(&s->lock);
 		task_wait_wake(t);
 		s = sighand_lock(tg);
 	}
 	tg->exec_task = NULL;
-	if (tg->group_exit)
+	if (tg->group_exit || freezer_discarding())
 		ret = -EINTR;
 	mutex_unlock(&s->lock);
 	if (ret)

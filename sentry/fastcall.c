@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "sentry/kernel.h"
+#include "sentry/lib/world.h"
 #include "sentry/mm/sites.h"
 #include "sentry/task.h"
 
@@ -16,7 +17,7 @@
 
 static bool rewrite_enabled;
 static struct mutex info_lock; /* LOCK_OBJECT: guards every task's fast.info */
-static _Atomic uint64_t nr_answered, nr_bells, nr_trapped;
+static __host_state _Atomic uint64_t nr_answered, nr_bells, nr_trapped;
 
 void fast_init(const struct platform_type *type, bool rewrite, unsigned int share)
 {

@@ -19,6 +19,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
+#include "sentry/lib/world.h"
 #include "sentry/objects.h"
 
 #define NSEC 1000000000L
@@ -36,9 +37,9 @@ static struct mutex lock = {.m = PTHREAD_MUTEX_INITIALIZER,
 static struct heap_entry *heap; /* in the arena; under lock, like all below */
 static size_t heap_size, heap_used;
 static struct ktimer *running;
-static bool started;
-static _Atomic uint32_t kick;	 /* futex: the thread looks again when it changes */
-static _Atomic uint32_t run_seq; /* futex: a callback has ended */
+static __host_state bool started;
+static __host_state _Atomic uint32_t kick;    /* futex: the thread looks again when it changes */
+static __host_state _Atomic uint32_t run_seq; /* futex: a callback has ended */
 
 static void futex_wake_all(_Atomic uint32_t *word)
 {
@@ -170,20 +171,23 @@ static int64_t run_due(void)
 
 static void *timer_thread(void *arg)
 {
-	mutex_lock(&lock);
 	for (;;) {
 		struct timespec ts, *timeout = NULL;
-		uint32_t seen = atomic_load(&kick);
-		int64_t left = run_due();
+		uint32_t seen;
+		int64_t left;
 
+		world_enter();
+		mutex_lock(&lock);
+		seen = atomic_load(&kick);
+		left = run_due();
+		mutex_unlock(&lock);
+		world_leave();
 		if (left >= 0) {
 			ts.tv_sec = left / NSEC;
 			ts.tv_nsec = left % NSEC;
 			timeout = &ts;
 		}
-		mutex_unlock(&lock);
 		syscall(SYS_futex, &kick, FUTEX_WAIT_PRIVATE, seen, timeout, NULL, 0);
-		mutex_lock(&lock);
 	}
 	return NULL;
 }

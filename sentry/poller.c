@@ -446,12 +446,10 @@ static void leave_result(struct task *t, long ret)
 
 static long carry_out(struct task *t, int nr, const uint64_t *a)
 {
-	long ret = -ENOSYS;
+	long ret;
 
-	atomic_fetch_add_explicit(&syscall_counts[nr], 1, memory_order_relaxed);
 	t->syscall_nr = nr;
-	if (syscall_table[nr].fn)
-		ret = syscall_table[nr].fn(t, a);
+	ret = syscall_carry_out(t, nr, a);
 	t->syscall_nr = -1;
 	return ret;
 }

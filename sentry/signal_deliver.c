@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 #include "sentry/signal.h"
@@ -124,7 +125,8 @@ static void stop_take_part(struct task *t)
 		atomic_store(&t->state, TASK_STOPPED);
 		task_wait_wake(t);
 		s = sighand_lock(tg);
-		if (tg->stop == STOP_NONE || tg->group_exit || atomic_load(&t->killed))
+		if (tg->stop == STOP_NONE || tg->group_exit || atomic_load(&t->killed) ||
+		    freezer_active())
 			break;
 	}
 	atomic_store(&t->state, TASK_RUNNING);
@@ -326,6 +328,9 @@ bool signal_deliver(struct task *t)
 		if (atomic_load(&t->killed) || tg->group_exit)
 			return false;
 		if (tg->stop != STOP_NONE) {
+			/* Frozen as well: it parks, and is stopped again if it goes on. */
+			if (freezer_active())
+				return true;
 			stop_take_part(t);
 			continue;
 		}

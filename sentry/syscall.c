@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/world.h"
 
 /* A row of level NONE has no body. */
 #define BODY_FULL(nm)	 sys_##nm
@@ -24,11 +26,29 @@ const struct syscall_row syscall_table[SYSCALL_MAX] = {
 #undef SYSCALL
 };
 
-_Atomic uint64_t syscall_counts[SYSCALL_MAX];
+__host_state _Atomic uint64_t syscall_counts[SYSCALL_MAX];
+
+/* A call that fails with EINTR because the freezer came, and not a signal, is made again. */
+static long hide_freezer(struct task *t, long ret)
+{
+	return ret == -EINTR && !signal_pending(t) ? -ERESTARTNOINTR : ret;
+}
+
+long syscall_carry_out(struct task *t, long nr, const uint64_t *a)
+{
+	long ret = -ENOSYS;
+
+	if (nr < 0 || nr >= SYSCALL_MAX)
+		return ret;
+	atomic_fetch_add_explicit(&syscall_counts[nr], 1, memory_order_relaxed);
+	if (syscall_table[nr].fn)
+		ret = syscall_table[nr].fn(t, a);
+	return freezer_active() ? hide_freezer(t, ret) : ret;
+}
 
 void syscall_dispatch(struct task *t)
 {
-	long nr = arch_syscall_nr(&t->regs), ret = -ENOSYS;
+	long nr = arch_syscall_nr(&t->regs), ret;
 	bool trace = t->kernel->strace.enabled;
 	uint64_t a[6];
 
@@ -37,11 +57,7 @@ void syscall_dispatch(struct task *t)
 	t->syscall_nr = nr;
 	if (trace)
 		strace_enter(t, nr, a);
-	if (nr >= 0 && nr < SYSCALL_MAX) {
-		atomic_fetch_add_explicit(&syscall_counts[nr], 1, memory_order_relaxed);
-		if (syscall_table[nr].fn)
-			ret = syscall_table[nr].fn(t, a);
-	}
+	ret = syscall_carry_out(t, nr, a);
 	if (trace)
 		strace_exit(t, nr, a, ret);
 	/* These have set the registers themselves, and are never restarted. */

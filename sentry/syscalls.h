@@ -40,6 +40,8 @@ extern _Atomic uint64_t syscall_counts[SYSCALL_MAX];
 
 /* Runs the call in t->regs and stores the result there (or leaves it to rt_sigreturn, execve). */
 void syscall_dispatch(struct task *t);
+/* The call @nr itself, counted: its result, ERESTART* and SYSCALL_REGS_SET included. */
+long syscall_carry_out(struct task *t, long nr, const uint64_t *a);
 
 /* --stats: calls by name, with how often. */
 void syscall_print_counts(int fd);

@@ -208,6 +208,13 @@ struct task *task_alloc(const struct task_args *args);
 int task_publish(struct task *t, struct thread_group *parent) __must_check;
 /* Starts the host thread, which takes over the caller's reference. 0 or -EAGAIN. */
 int task_start(struct task *t) __must_check;
+/* The same for a task that ran before and was discarded by the freezer. */
+int task_resume(struct task *t) __must_check;
+/*
+ * Set by who wants to know that a task is about to end: called on its thread. True: it doesn't, and
+ * waits for the freezer.
+ */
+extern bool (*task_last_exit)(struct task *t);
 /* Drops mm, files, fs and namespaces, in that order. */
 void task_drop_resources(struct task *t);
 struct task *task_get(struct task *t);

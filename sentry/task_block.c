@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 #include "sentry/task.h"
@@ -26,13 +27,20 @@ void task_block_prepare(struct task *t)
 
 bool task_interrupted(struct task *t)
 {
-	return atomic_load(&t->killed) || (atomic_load(&t->sigpending_hint) && signal_pending(t));
+	return freezer_active() || atomic_load(&t->killed) ||
+	       (atomic_load(&t->sigpending_hint) && signal_pending(t));
 }
 
 void task_wake(struct task *t)
 {
 	if (atomic_exchange(&t->wake, 1) == 0)
 		host_futex(&t->wake, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
+
+/* What ends a wait that only a deadly signal may. */
+static bool must_give_up(struct task *t)
+{
+	return atomic_load(&t->killed) || freezer_discarding();
 }
 
 static int block(struct task *t, int clock, const struct timespec *deadline, bool killable_only)
@@ -46,7 +54,7 @@ static int block(struct task *t, int clock, const struct timespec *deadline, boo
 	t->nvcsw++;
 	poller_blocks();
 	while (!atomic_load(&t->wake)) {
-		if (killable_only ? atomic_load(&t->killed) : task_interrupted(t)) {
+		if (killable_only ? must_give_up(t) : task_interrupted(t)) {
 			ret = -ERESTARTSYS;
 			break;
 		}
@@ -59,7 +67,7 @@ static int block(struct task *t, int clock, const struct timespec *deadline, boo
 		 * wake-up: the caller tests its condition again.
 		 */
 	}
-	if (!ret && (killable_only ? atomic_load(&t->killed) : task_interrupted(t)))
+	if (!ret && (killable_only ? must_give_up(t) : task_interrupted(t)))
 		ret = -ERESTARTSYS;
 	atomic_store(&t->state, TASK_RUNNING);
 	return ret;

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 #include "sentry/syscalls.h"
@@ -181,19 +182,33 @@ static bool start_parked(struct task *t)
 	return true;
 }
 
+bool (*task_last_exit)(struct task *t);
+
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
+	bool discarded = false;
 	struct timespec ts;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 	t->host_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
-	while (signal_deliver(t))
-		run_once(t);
-	task_exit(t);
-	kernel_thread_ended(k);
+	for (;;) {
+		if (freezer_active() && freezer_park(t)) {
+			discarded = true;
+			break;
+		}
+		if (signal_deliver(t))
+			run_once(t);
+		else if (!task_last_exit || !task_last_exit(t))
+			break;
+	}
+	if (!discarded) {
+		task_exit(t);
+		kernel_thread_ended(k);
+	}
+	freezer_task_ended();
 }
 
 static void *task_thread(void *arg)
@@ -208,13 +223,22 @@ static void *task_thread(void *arg)
 
 int task_start(struct task *t)
 {
+	if (kernel_fail_point("host thread"))
+		return -EAGAIN;
+	atomic_fetch_add(&t->kernel->nr_threads_running, 1);
+	if (!task_resume(t))
+		return 0;
+	kernel_thread_ended(t->kernel);
+	return -EAGAIN;
+}
+
+int task_resume(struct task *t)
+{
 	pthread_attr_t attr;
 	pthread_t thread;
 	int err;
 
-	if (kernel_fail_point("host thread"))
-		return -EAGAIN;
-	atomic_fetch_add(&t->kernel->nr_threads_running, 1);
+	freezer_task_begins();
 	if (start_parked(t))
 		return 0;
 	pthread_attr_init(&attr);
@@ -222,9 +246,7 @@ int task_start(struct task *t)
 	pthread_attr_setstacksize(&attr, TASK_STACK_SIZE);
 	err = pthread_create(&thread, &attr, task_thread, t);
 	pthread_attr_destroy(&attr);
-	if (err) {
-		kernel_thread_ended(t->kernel);
-		return -EAGAIN;
-	}
-	return 0;
+	if (err)
+		freezer_task_ended();
+	return err ? -EAGAIN : 0;
 }

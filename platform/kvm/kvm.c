@@ -69,7 +69,7 @@ static void kvm_destroy(struct platform *base)
 
 static int kvm_create(const struct platform_config *config, struct platform **out)
 {
-	struct kvm_platform *p = kzalloc(sizeof(*p));
+	struct kvm_platform *p = hzalloc(sizeof(*p));
 	int err;
 
 	if (!p)
@@ -146,11 +146,11 @@ static size_t kvm_stats(struct platform *base, struct platform_stat stats[PLATFO
 
 struct context *kvm_ctx_create(struct platform *p)
 {
-	struct kvm_context *ctx = kzalloc(sizeof(*ctx));
+	struct kvm_context *ctx = hzalloc(sizeof(*ctx));
 
 	if (!ctx)
 		return ERR_PTR(-ENOMEM);
-	ctx->fpu_block = kzalloc(arch_fpu_size() + 64);
+	ctx->fpu_block = hzalloc(arch_fpu_size() + 64);
 	if (!ctx->fpu_block) {
 		kfree(ctx);
 		return ERR_PTR(-ENOMEM);

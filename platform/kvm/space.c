@@ -39,7 +39,7 @@
 
 struct address_space *kvm_as_create(struct platform *p, struct pagetable *pt)
 {
-	struct kvm_address_space *as = kzalloc(sizeof(*as));
+	struct kvm_address_space *as = hzalloc(sizeof(*as));
 	uint64_t *root = phys_ptr(pt->root);
 
 	if (!as)
@@ -105,7 +105,7 @@ static void push_op(struct kvm_address_space *as, gpa_t gpa, uaddr_t va)
 		struct as_op *ops = NULL;
 
 		if (cap <= OPS_CAP)
-			ops = krealloc(as->ops, cap * sizeof(*ops));
+			ops = hrealloc(as->ops, cap * sizeof(*ops));
 		if (!ops) {
 			give_up_list(as);
 			return;

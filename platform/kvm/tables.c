@@ -6,7 +6,7 @@
  * that has not moved on keeps a dead root in CR3. So tables stay tables for the life of the
  * sandbox:
  *
- *   fresh frame -> in use -> dirty -> (no CR3 holds it) zeroed -> poked by some vCPU -> clean -> in
+ *   fresh table -> in use -> dirty -> (no CR3 holds it) zeroed -> poked by some vCPU -> clean -> in
  *   use
  *
  * The poke rides along with whatever page-table work a vCPU does next (space.c). With nested paging
@@ -24,7 +24,7 @@ static bool list_push(struct gpa_list *l, gpa_t gpa)
 {
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 64;
-		gpa_t *v = krealloc(l->v, cap * sizeof(*v));
+		gpa_t *v = hrealloc(l->v, cap * sizeof(*v));
 
 		if (!v)
 			return false;
@@ -79,7 +79,7 @@ static gpa_t tables_alloc(struct pt_allocator *a)
 	if (p->clean.n)
 		gpa = p->clean.v[--p->clean.n];
 	mutex_unlock(&p->tables_lock);
-	return gpa == GPA_NONE ? frame_alloc() : gpa;
+	return gpa == GPA_NONE ? table_alloc() : gpa;
 }
 
 static void tables_free(struct pt_allocator *a, gpa_t table)
@@ -87,7 +87,7 @@ static void tables_free(struct pt_allocator *a, gpa_t table)
 	struct kvm_platform *p = container_of(a, struct kvm_platform, base.pt_alloc);
 
 	mutex_lock(&p->tables_lock);
-	/* If the list can't grow, the frame is lost until the sandbox ends. */
+	/* If the list can't grow, the table is lost until the sandbox ends. */
 	if (list_push(&p->dirty, table))
 		atomic_store(&p->nr_dirty, p->dirty.n);
 	mutex_unlock(&p->tables_lock);
@@ -146,7 +146,7 @@ void tables_init(struct kvm_platform *p)
 static void list_fini(struct gpa_list *l)
 {
 	for (size_t i = 0; i < l->n; i++)
-		frame_put(l->v[i]);
+		table_free(l->v[i]);
 	kfree(l->v);
 }
 

@@ -24,12 +24,12 @@ enum { AGAIN = 1 };
 struct context *ptrace_ctx_create(struct platform *base)
 {
 	struct ptrace_platform *p = to_platform(base);
-	struct ptrace_context *ctx = kzalloc(sizeof(*ctx));
+	struct ptrace_context *ctx = hzalloc(sizeof(*ctx));
 
 	if (!ctx)
 		return ERR_PTR(-ENOMEM);
 	/* Page-aligned from the arena when it is that large; 64 bytes are enough. */
-	ctx->fpu = kzalloc(MAX(p->fpu_size, PAGE_SIZE));
+	ctx->fpu = hzalloc(MAX(p->fpu_size, PAGE_SIZE));
 	if (!ctx->fpu) {
 		kfree(ctx);
 		return ERR_PTR(-ENOMEM);

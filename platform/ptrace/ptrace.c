@@ -105,8 +105,8 @@ static int fpu_setup(struct ptrace_platform *p)
 	if (size < 0)
 		return (int)size;
 	p->fpu_size = (size_t)size;
-	p->fpu_init = kzalloc(MAX(p->fpu_size, PAGE_SIZE));
-	ours = kzalloc(MAX(arch_fpu_size(), PAGE_SIZE));
+	p->fpu_init = hzalloc(MAX(p->fpu_size, PAGE_SIZE));
+	ours = hzalloc(MAX(arch_fpu_size(), PAGE_SIZE));
 	if (!p->fpu_init || !ours) {
 		kfree(p->fpu_init);
 		kfree(ours);
@@ -189,7 +189,7 @@ static void ptrace_thread_idle(void)
 
 static int ptrace_create(const struct platform_config *config, struct platform **out)
 {
-	struct ptrace_platform *p = kzalloc(sizeof(*p));
+	struct ptrace_platform *p = hzalloc(sizeof(*p));
 	int err;
 
 	if (!p)

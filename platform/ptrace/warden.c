@@ -49,7 +49,7 @@ static long spawn(pid_t pid, uint64_t flags)
 /* A new parked thread in @proc. Returns 0 or -errno. */
 static int add_thread(struct ptrace_platform *p, struct stub_proc *proc)
 {
-	struct stub_thread *th = kzalloc(sizeof(*th));
+	struct stub_thread *th = hzalloc(sizeof(*th));
 	long tid;
 
 	if (!th)
@@ -113,7 +113,7 @@ static int first_stop(pid_t pid)
 static int new_proc(struct ptrace_platform *p, struct stub_proc **out)
 {
 	struct warden *w = &p->warden;
-	struct stub_proc *proc = kzalloc(sizeof(*proc));
+	struct stub_proc *proc = hzalloc(sizeof(*proc));
 	cpu_set_t here;
 	int slot, err;
 	long ret;
@@ -169,7 +169,7 @@ static long run_batch(struct stub_proc *proc, struct warden_request *req)
 static long fpu_size(pid_t master)
 {
 	size_t size = 16 * PAGE_SIZE;
-	void *image = kmalloc(size);
+	void *image = hmalloc(size);
 	int err = image ? stub_get_fpu(master, image, &size) : -ENOMEM;
 
 	kfree(image);
@@ -339,7 +339,7 @@ int warden_start(struct ptrace_platform *p)
 	pthread_condattr_t attr;
 	int err;
 
-	w->slots = kcalloc(MAX_PROCS / 64, sizeof(*w->slots));
+	w->slots = hcalloc(MAX_PROCS / 64, sizeof(*w->slots));
 	if (!w->slots)
 		return -ENOMEM;
 	w->slots[0] = 1;

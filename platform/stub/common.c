@@ -12,15 +12,14 @@
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem.h"
 
-/* Page tables are ordinary frames. */
-static gpa_t table_alloc(struct pt_allocator *a)
+static gpa_t pt_table_alloc(struct pt_allocator *a)
 {
-	return frame_alloc();
+	return table_alloc();
 }
 
-static void table_free(struct pt_allocator *a, gpa_t table)
+static void pt_table_free(struct pt_allocator *a, gpa_t table)
 {
-	frame_put(table);
+	table_free(table);
 }
 
 static int control_create(struct stub_platform *p)
@@ -45,7 +44,7 @@ int stub_platform_init(struct stub_platform *p, const struct platform_type *type
 	int err;
 
 	p->base.type = type;
-	p->base.pt_alloc = (struct pt_allocator){.alloc = table_alloc, .free = table_free};
+	p->base.pt_alloc = (struct pt_allocator){.alloc = pt_table_alloc, .free = pt_table_free};
 	p->ops = ops;
 	p->ctl_size = ctl_size;
 	mutex_init(&p->lock, LOCK_PLATFORM);

@@ -35,7 +35,7 @@ void place_init(struct place *pl)
 	pl->nr_cpus = (unsigned int)CPU_COUNT(&pl->allowed);
 	if (pl->nr_cpus < 2)
 		return;
-	pl->cpus = kcalloc(pl->nr_cpus + 1, sizeof(*pl->cpus));
+	pl->cpus = hcalloc(pl->nr_cpus + 1, sizeof(*pl->cpus));
 	if (!pl->cpus)
 		return;
 	pl->nr_cpus = 0;

@@ -63,7 +63,7 @@ static int map_grow(struct region_map *m)
 		live += old.slots[i].key && !region_empty(&old.slots[i]);
 	while (size < live * 2 + 2)
 		size *= 2;
-	m->slots = kcalloc(size, sizeof(*m->slots));
+	m->slots = hcalloc(size, sizeof(*m->slots));
 	if (!m->slots) {
 		m->slots = old.slots;
 		return -ENOMEM;

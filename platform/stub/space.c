@@ -375,7 +375,7 @@ int stub_context_sync(struct stub_context *ctx, struct stub_space *as)
 
 struct address_space *stub_as_create(struct platform *base, struct pagetable *pt)
 {
-	struct stub_space *as = kzalloc(sizeof(*as));
+	struct stub_space *as = hzalloc(sizeof(*as));
 
 	if (!as)
 		return ERR_PTR(-ENOMEM);

@@ -43,11 +43,11 @@ static pid_t own_id(void)
 
 struct context *systrap_ctx_create(struct platform *base)
 {
-	struct systrap_context *ctx = kzalloc(sizeof(*ctx));
+	struct systrap_context *ctx = hzalloc(sizeof(*ctx));
 
 	if (!ctx)
 		return ERR_PTR(-ENOMEM);
-	ctx->fpu = kzalloc(MAX(arch_fpu_size(), PAGE_SIZE));
+	ctx->fpu = hzalloc(MAX(arch_fpu_size(), PAGE_SIZE));
 	if (!ctx->fpu) {
 		kfree(ctx);
 		return ERR_PTR(-ENOMEM);

@@ -150,9 +150,6 @@ struct systrap_platform {
 	bool fsgsbase;
 	size_t fpu_size; /* of the kernel's image in a frame */
 	unsigned int spin;
-	/* Page tables: a list through free ones, and what was never used. */
-	struct mutex table_lock;
-	gpa_t free_tables, next_table;
 };
 
 static inline struct systrap_platform *to_platform(struct platform *p)

@@ -178,7 +178,7 @@ int systrap_thread_new(struct stub_platform *base, struct stub_proc *sproc)
 {
 	struct systrap_platform *p = systrap_of(base);
 	struct systrap_proc *proc = to_proc(sproc);
-	struct systrap_thread *th = kzalloc(sizeof(*th));
+	struct systrap_thread *th = hzalloc(sizeof(*th));
 	int slot;
 	long ret;
 
@@ -254,7 +254,7 @@ int systrap_master_prepare(struct systrap_platform *p)
 /* A process without its process. ERR_PTR. spawn_lock held. */
 static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
 {
-	struct systrap_proc *proc = kzalloc(sizeof(*proc));
+	struct systrap_proc *proc = hzalloc(sizeof(*proc));
 	int slot;
 
 	if (!proc)

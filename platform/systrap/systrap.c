@@ -39,66 +39,6 @@ static int systrap_probe(char *why, size_t size)
 	return 0;
 }
 
-/*
- * Page tables: addresses at the end of physical RAM, behind which is memory of our own and not the
- * file's.
- */
-#define TABLES_SIZE (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
-#define TABLES_BASE (PHYS_RAM_SIZE - TABLES_SIZE)
-
-static int tables_init(struct systrap_platform *p)
-{
-	if (mmap(phys_ptr(TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-		return -errno;
-	physmem_set_end(TABLES_BASE);
-	mutex_init(&p->table_lock, LOCK_PLATFORM);
-	p->free_tables = GPA_NONE;
-	p->next_table = TABLES_BASE;
-	return 0;
-}
-
-static void tables_fini(struct systrap_platform *p)
-{
-	mmap(phys_ptr(TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
-	     MAP_SHARED | MAP_FIXED | MAP_NORESERVE, physmem_fd(), (off_t)TABLES_BASE);
-	physmem_set_end(PHYS_RAM_SIZE);
-	mutex_fini(&p->table_lock);
-}
-
-static gpa_t table_alloc(struct pt_allocator *a)
-{
-	struct systrap_platform *p = container_of(a, struct systrap_platform, stub.base.pt_alloc);
-	gpa_t gpa;
-
-	mutex_lock(&p->table_lock);
-	gpa = p->free_tables;
-	if (gpa != GPA_NONE) {
-		uint64_t *t = phys_ptr(gpa);
-
-		p->free_tables = *t;
-		mutex_unlock(&p->table_lock);
-		memset(t, 0, PAGE_SIZE);
-		return gpa;
-	}
-	gpa = p->next_table < PHYS_RAM_SIZE ? p->next_table : GPA_NONE;
-	if (gpa != GPA_NONE)
-		p->next_table += PAGE_SIZE;
-	mutex_unlock(&p->table_lock);
-	return gpa;
-}
-
-static void table_free(struct pt_allocator *a, gpa_t table)
-{
-	struct systrap_platform *p = container_of(a, struct systrap_platform, stub.base.pt_alloc);
-	uint64_t *t = phys_ptr(table);
-
-	mutex_lock(&p->table_lock);
-	*t = p->free_tables;
-	p->free_tables = table;
-	mutex_unlock(&p->table_lock);
-}
-
 static const struct stub_ops ops = {
 	.name = "systrap",
 	.proc_new = systrap_proc_new,
@@ -128,7 +68,7 @@ static int systrap_ready(struct platform *base)
 
 static int systrap_create(const struct platform_config *config, struct platform **out)
 {
-	struct systrap_platform *p = kzalloc(sizeof(*p));
+	struct systrap_platform *p = hzalloc(sizeof(*p));
 	int err;
 
 	if (!p)
@@ -137,16 +77,12 @@ static int systrap_create(const struct platform_config *config, struct platform 
 				 AREAS_OFFSET + (size_t)MAX_AREAS * AREA_SIZE);
 	if (err)
 		goto out_free;
-	err = tables_init(p);
-	if (err)
-		goto out_stub;
-	p->stub.base.pt_alloc = (struct pt_allocator){.alloc = table_alloc, .free = table_free};
 	p->spin = p->stub.place.pin || p->stub.place.nr_cpus == 1 ? 0 : SPINS;
 	list_init(&p->all);
 	mutex_init(&p->spawn_lock, LOCK_PLATFORM);
 	err = -ENOMEM;
-	p->slots = kcalloc(MAX_PROCS / 64, sizeof(*p->slots));
-	p->area_slots = kcalloc(MAX_AREAS / 64, sizeof(*p->area_slots));
+	p->slots = hcalloc(MAX_PROCS / 64, sizeof(*p->slots));
+	p->area_slots = hcalloc(MAX_AREAS / 64, sizeof(*p->area_slots));
 	if (!p->slots || !p->area_slots)
 		goto out_slots;
 	p->slots[0] = 1; /* the scratch page */
@@ -167,8 +103,6 @@ out_slots:
 	kfree(p->slots);
 	kfree(p->area_slots);
 	mutex_fini(&p->spawn_lock);
-	tables_fini(p);
-out_stub:
 	stub_platform_fini(&p->stub);
 out_free:
 	kfree(p);
@@ -187,7 +121,6 @@ static void systrap_destroy(struct platform *base)
 	kfree(p->slots);
 	kfree(p->area_slots);
 	mutex_fini(&p->spawn_lock);
-	tables_fini(p);
 	stub_platform_fini(&p->stub);
 	kfree(p);
 }

@@ -17,7 +17,7 @@
 
 #define BLOCK_SHIFT 16
 #define BLOCK_SIZE  (1UL << BLOCK_SHIFT)
-#define NR_BLOCKS   (ARENA_SIZE >> BLOCK_SHIFT)
+#define NR_BLOCKS   (ARENA_SIZE >> BLOCK_SHIFT) /* of the larger one */
 #define RUN_FLAG    0x80000000u /* first block of a run; the rest of the entry is its length */
 
 static const uint32_t class_sizes[] = {16,  32,	 48,   64,   96,   128,	 192,  256,   384,
@@ -39,8 +39,9 @@ struct size_class {
 	uint8_t *fresh, *fresh_end; /* never used part of the newest block */
 };
 
-/* Lies at ARENA_BASE: allocator state is part of a snapshot, too. */
+/* Lies at its own base: allocator state is part of a snapshot, too. */
 struct arena {
+	size_t nr_blocks;
 	struct mutex lock;
 	size_t next_block; /* none at or beyond it was ever used; under lock */
 	struct free_run *runs;
@@ -50,41 +51,67 @@ struct arena {
 	uint32_t table[NR_BLOCKS];	 /* class + 1, or RUN_FLAG | blocks */
 };
 
-#define ARENA ((struct arena *)ARENA_BASE)
+#define KERNEL_ARENA ((struct arena *)ARENA_BASE)
+#define HOST_ARENA   ((struct arena *)HOST_ARENA_BASE)
 
-int arena_init(void)
+static int arena_map(struct arena *a, size_t size)
 {
-	void *p = mmap((void *)ARENA_BASE, ARENA_SIZE, PROT_READ | PROT_WRITE,
+	void *p = mmap(a, size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	size_t c = 0;
 
 	if (p == MAP_FAILED)
 		return -errno;
-	mutex_init(&ARENA->lock, LOCK_ARENA);
+	a->nr_blocks = size >> BLOCK_SHIFT;
+	mutex_init(&a->lock, LOCK_ARENA);
 	for (size_t i = 0; i < NR_CLASSES; i++)
-		mutex_init(&ARENA->classes[i].lock, LOCK_ARENA);
-	for (size_t units = 0; units < ARRAY_SIZE(ARENA->class_of); units++) {
+		mutex_init(&a->classes[i].lock, LOCK_ARENA);
+	for (size_t units = 0; units < ARRAY_SIZE(a->class_of); units++) {
 		while (class_sizes[c] < units * 16)
 			c++;
-		ARENA->class_of[units] = (uint8_t)c;
+		a->class_of[units] = (uint8_t)c;
 	}
-	ARENA->next_block = (sizeof(struct arena) + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+	a->next_block = (sizeof(struct arena) + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
 	return 0;
+}
+
+int arena_init(void)
+{
+	int err = arena_map(KERNEL_ARENA, ARENA_SIZE);
+
+	return err ? err : arena_map(HOST_ARENA, HOST_ARENA_SIZE);
+}
+
+int arena_init_host(void)
+{
+	return arena_map(HOST_ARENA, HOST_ARENA_SIZE);
 }
 
 size_t arena_in_use(void)
 {
-	return atomic_load_explicit(&ARENA->in_use, memory_order_relaxed);
+	return atomic_load_explicit(&KERNEL_ARENA->in_use, memory_order_relaxed) +
+	       atomic_load_explicit(&HOST_ARENA->in_use, memory_order_relaxed);
 }
 
-/* @n contiguous blocks, zeroed if @fresh is set to true. ARENA->lock held. */
-static uint8_t *take_blocks_locked(size_t n, bool *fresh)
+size_t arena_extent(void)
+{
+	return KERNEL_ARENA->next_block << BLOCK_SHIFT;
+}
+
+/* The one that @p lies in. */
+static struct arena *arena_of(const void *p)
+{
+	return (uintptr_t)p - ARENA_BASE < ARENA_SIZE ? KERNEL_ARENA : HOST_ARENA;
+}
+
+/* @n contiguous blocks, zeroed if @fresh is set to true. a->lock held. */
+static uint8_t *take_blocks_locked(struct arena *a, size_t n, bool *fresh)
 {
 	struct free_run **link, *run;
 	uint8_t *p;
 
 	*fresh = true;
-	for (link = &ARENA->runs; (run = *link); link = &run->next) {
+	for (link = &a->runs; (run = *link); link = &run->next) {
 		if (run->blocks < n)
 			continue;
 		*fresh = false;
@@ -94,19 +121,19 @@ static uint8_t *take_blocks_locked(size_t n, bool *fresh)
 		*link = run->next;
 		return (uint8_t *)run;
 	}
-	if (ARENA->next_block + n > NR_BLOCKS)
+	if (a->next_block + n > a->nr_blocks)
 		return NULL;
-	p = (uint8_t *)ARENA_BASE + (ARENA->next_block << BLOCK_SHIFT);
-	ARENA->next_block += n;
+	p = (uint8_t *)a + (a->next_block << BLOCK_SHIFT);
+	a->next_block += n;
 	return p;
 }
 
-static size_t block_index(const void *p)
+static size_t block_index(const struct arena *a, const void *p)
 {
-	return ((uintptr_t)p - ARENA_BASE) >> BLOCK_SHIFT;
+	return ((uintptr_t)p - (uintptr_t)a) >> BLOCK_SHIFT;
 }
 
-static void *alloc_run(size_t size, bool zero)
+static void *alloc_run(struct arena *a, size_t size, bool zero)
 {
 	size_t n = (size + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
 	bool fresh;
@@ -114,57 +141,57 @@ static void *alloc_run(size_t size, bool zero)
 
 	if (size > ARENA_SIZE)
 		return NULL;
-	mutex_lock(&ARENA->lock);
-	p = take_blocks_locked(n, &fresh);
+	mutex_lock(&a->lock);
+	p = take_blocks_locked(a, n, &fresh);
 	if (p)
-		ARENA->table[block_index(p)] = RUN_FLAG | (uint32_t)n;
-	mutex_unlock(&ARENA->lock);
+		a->table[block_index(a, p)] = RUN_FLAG | (uint32_t)n;
+	mutex_unlock(&a->lock);
 	if (!p)
 		return NULL;
 	if (zero && !fresh)
 		memset(p, 0, size);
-	atomic_fetch_add_explicit(&ARENA->in_use, n << BLOCK_SHIFT, memory_order_relaxed);
+	atomic_fetch_add_explicit(&a->in_use, n << BLOCK_SHIFT, memory_order_relaxed);
 	return p;
 }
 
-static void free_run(void *p, size_t n)
+static void free_run(struct arena *a, void *p, size_t n)
 {
 	struct free_run *run = p;
 
 	/* The first page keeps the list's link; the rest goes back to the host. */
 	madvise((uint8_t *)p + PAGE_SIZE, (n << BLOCK_SHIFT) - PAGE_SIZE, MADV_DONTNEED);
-	atomic_fetch_sub_explicit(&ARENA->in_use, n << BLOCK_SHIFT, memory_order_relaxed);
-	mutex_lock(&ARENA->lock);
-	ARENA->table[block_index(p)] = 0;
+	atomic_fetch_sub_explicit(&a->in_use, n << BLOCK_SHIFT, memory_order_relaxed);
+	mutex_lock(&a->lock);
+	a->table[block_index(a, p)] = 0;
 	run->blocks = n;
-	run->next = ARENA->runs;
-	ARENA->runs = run;
-	mutex_unlock(&ARENA->lock);
+	run->next = a->runs;
+	a->runs = run;
+	mutex_unlock(&a->lock);
 }
 
-static size_t class_for(size_t size)
+static size_t class_for(const struct arena *a, size_t size)
 {
 	size_t c;
 
 	if (size <= 2048)
-		return ARENA->class_of[(size + 15) / 16];
-	for (c = ARENA->class_of[2048 / 16] + 1u; c < NR_CLASSES && class_sizes[c] < size; c++)
+		return a->class_of[(size + 15) / 16];
+	for (c = a->class_of[2048 / 16] + 1u; c < NR_CLASSES && class_sizes[c] < size; c++)
 		;
 	return c;
 }
 
 /* A new block for a class that has run dry. Its lock is held. */
-static bool refill_locked(struct size_class *sc, size_t class)
+static bool refill_locked(struct arena *a, struct size_class *sc, size_t class)
 {
 	bool fresh;
 	uint8_t *p;
 
 	/* Same rank, always class before arena. */
-	mutex_lock_nested(&ARENA->lock);
-	p = take_blocks_locked(1, &fresh);
+	mutex_lock_nested(&a->lock);
+	p = take_blocks_locked(a, 1, &fresh);
 	if (p)
-		ARENA->table[block_index(p)] = (uint32_t) class + 1;
-	mutex_unlock(&ARENA->lock);
+		a->table[block_index(a, p)] = (uint32_t) class + 1;
+	mutex_unlock(&a->lock);
 	if (!p)
 		return false;
 	sc->fresh = p;
@@ -172,22 +199,22 @@ static bool refill_locked(struct size_class *sc, size_t class)
 	return true;
 }
 
-static void *alloc_small(size_t class)
+static void *alloc_small(struct arena *a, size_t class)
 {
-	struct size_class *sc = &ARENA->classes[class];
+	struct size_class *sc = &a->classes[class];
 	void *p = NULL;
 
 	mutex_lock(&sc->lock);
 	if (sc->free) {
 		p = sc->free;
 		sc->free = sc->free->next;
-	} else if (sc->fresh != sc->fresh_end || refill_locked(sc, class)) {
+	} else if (sc->fresh != sc->fresh_end || refill_locked(a, sc, class)) {
 		p = sc->fresh;
 		sc->fresh += class_sizes[class];
 	}
 	mutex_unlock(&sc->lock);
 	if (p)
-		atomic_fetch_add_explicit(&ARENA->in_use, class_sizes[class], memory_order_relaxed);
+		atomic_fetch_add_explicit(&a->in_use, class_sizes[class], memory_order_relaxed);
 	return p;
 }
 
@@ -204,64 +231,77 @@ static bool fails_now(void)
 	return unlikely(fail_at > 0) && atomic_fetch_sub(&fail_at, 1) == 1;
 }
 
-void *kmalloc(size_t size)
+static void *alloc(struct arena *a, size_t size)
 {
-	size_t class = class_for(size);
+	size_t class = class_for(a, size);
 
 	if (fails_now())
 		return NULL;
-	return class < NR_CLASSES ? alloc_small(class) : alloc_run(size, false);
+	return class < NR_CLASSES ? alloc_small(a, class) : alloc_run(a, size, false);
 }
 
-void *kzalloc(size_t size)
+static void *alloc_zeroed(struct arena *a, size_t size)
 {
-	size_t class = class_for(size);
+	size_t class = class_for(a, size);
 	void *p;
 
 	if (fails_now())
 		return NULL;
 	if (class == NR_CLASSES)
-		return alloc_run(size, true);
-	p = alloc_small(class);
+		return alloc_run(a, size, true);
+	p = alloc_small(a, class);
 	if (p)
 		memset(p, 0, size);
 	return p;
+}
+
+/* Bytes usable at @p. */
+static size_t usable(const struct arena *a, const void *p)
+{
+	uint32_t entry = a->table[block_index(a, p)];
+
+	return entry & RUN_FLAG ? (size_t)(entry & ~RUN_FLAG) << BLOCK_SHIFT
+				: class_sizes[entry - 1];
+}
+
+static void *resize(struct arena *a, void *old, size_t size)
+{
+	size_t have;
+	void *p;
+
+	if (!old)
+		return alloc(a, size);
+	have = usable(a, old);
+	if (size <= have && size > have / 4)
+		return old;
+	p = alloc(a, size);
+	if (!p)
+		return NULL;
+	memcpy(p, old, MIN(have, size));
+	kfree(old);
+	return p;
+}
+
+void *kmalloc(size_t size)
+{
+	return alloc(KERNEL_ARENA, size);
+}
+
+void *kzalloc(size_t size)
+{
+	return alloc_zeroed(KERNEL_ARENA, size);
 }
 
 void *kcalloc(size_t n, size_t size)
 {
 	size_t total;
 
-	if (__builtin_mul_overflow(n, size, &total))
-		return NULL;
-	return kzalloc(total);
-}
-
-/* Bytes usable at @p. */
-static size_t usable(const void *p)
-{
-	uint32_t entry = ARENA->table[block_index(p)];
-
-	return entry & RUN_FLAG ? (size_t)(entry & ~RUN_FLAG) << BLOCK_SHIFT
-				: class_sizes[entry - 1];
+	return __builtin_mul_overflow(n, size, &total) ? NULL : kzalloc(total);
 }
 
 void *krealloc(void *old, size_t size)
 {
-	size_t have;
-	void *p;
-
-	if (!old)
-		return kmalloc(size);
-	have = usable(old);
-	if (size <= have && size > have / 4)
-		return old;
-	p = kmalloc(size);
-	if (!p)
-		return NULL;
-	memcpy(p, old, MIN(have, size));
-	kfree(old);
-	return p;
+	return resize(KERNEL_ARENA, old, size);
 }
 
 char *kstrdup(const char *s)
@@ -278,25 +318,48 @@ void *kmemdup(const void *src, size_t size)
 	return p;
 }
 
+void *hmalloc(size_t size)
+{
+	return alloc(HOST_ARENA, size);
+}
+
+void *hzalloc(size_t size)
+{
+	return alloc_zeroed(HOST_ARENA, size);
+}
+
+void *hcalloc(size_t n, size_t size)
+{
+	size_t total;
+
+	return __builtin_mul_overflow(n, size, &total) ? NULL : hzalloc(total);
+}
+
+void *hrealloc(void *old, size_t size)
+{
+	return resize(HOST_ARENA, old, size);
+}
+
 void kfree(const void *ptr)
 {
 	struct free_object *o = (struct free_object *)(uintptr_t)ptr;
+	struct arena *a = arena_of(ptr);
 	struct size_class *sc;
 	uint32_t entry;
 
 	if (!ptr)
 		return;
-	BUG_ON((uintptr_t)ptr - ARENA_BASE >= ARENA_SIZE);
-	entry = ARENA->table[block_index(ptr)];
+	BUG_ON((uintptr_t)ptr - (uintptr_t)a >= a->nr_blocks << BLOCK_SHIFT);
+	entry = a->table[block_index(a, ptr)];
 	BUG_ON(!entry);
 	if (entry & RUN_FLAG) {
-		free_run(o, entry & ~RUN_FLAG);
+		free_run(a, o, entry & ~RUN_FLAG);
 		return;
 	}
-	sc = &ARENA->classes[entry - 1];
+	sc = &a->classes[entry - 1];
 	mutex_lock(&sc->lock);
 	o->next = sc->free;
 	sc->free = o;
 	mutex_unlock(&sc->lock);
-	atomic_fetch_sub_explicit(&ARENA->in_use, class_sizes[entry - 1], memory_order_relaxed);
+	atomic_fetch_sub_explicit(&a->in_use, class_sizes[entry - 1], memory_order_relaxed);
 }

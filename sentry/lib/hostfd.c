@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
+#include "sentry/lib/world.h"
 
 #define MAX_HOSTFDS 65536
 
@@ -88,10 +89,12 @@ static void *poller(void *unused)
 		for (int i = 0; i < n; i++) {
 			struct hostfd *h = &table[ev[i].data.u32];
 
+			world_enter();
 			pthread_mutex_lock(&poll_lock);
 			if (h->wq)
 				waitq_wake(h->wq, ev[i].events);
 			pthread_mutex_unlock(&poll_lock);
+			world_leave();
 		}
 		if (n < 0 && errno != EINTR)
 			log_error("poller: epoll_wait failed with errno %d", errno);

@@ -33,11 +33,12 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-#define NR_FRAMES	 (PHYS_RAM_SIZE >> PAGE_SHIFT)
-#define REFS_BASE	 (ARENA_BASE + ARENA_SIZE)
-#define LINKS_BASE	 (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
-#define KEPT_BASE	 (LINKS_BASE + NR_FRAMES * sizeof(struct free_link))
-#define RAM_BASE	 0x300000000000UL /* where the memory file is mapped in the sentry */
+#define NR_FRAMES  (PHYS_RAM_SIZE >> PAGE_SHIFT)
+#define REFS_BASE  (ARENA_BASE + ARENA_SIZE)
+#define LINKS_BASE (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
+#define KEPT_BASE  (LINKS_BASE + NR_FRAMES * sizeof(struct free_link))
+/* Where all this is mapped in the sentry: the memory file, the tables, and behind them the files. */
+#define VIEW_BASE	 0x300000000000UL
 #define FIRST_CHUNK	 (64UL << 20)
 #define EXTENT_MAX	 512  /* frames: 2 MiB */
 #define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
@@ -47,6 +48,9 @@
 #define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
 #define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
+#define TABLES_SIZE	 (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
+#define TABLES_BASE	 (PHYS_RAM_SIZE - TABLES_SIZE)
+#define FIRST_TABLES	 (16UL << 20) /* announced at first; doubles */
 
 /* Per frame: set for the first one of a free block, which reads as zero; else all zero. */
 struct free_link {
@@ -61,7 +65,6 @@ struct physmem {
 	uint64_t limit;
 	gpa_t next;		  /* never used from here on; under lock, like the rest */
 	gpa_t opened;		  /* announced up to here */
-	gpa_t end;		  /* none are handed out from here on */
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
@@ -75,6 +78,14 @@ struct physmem {
 };
 
 struct physmem *physmem;
+
+/* Memory for page tables: not the sandbox's state but this process's. */
+static struct {
+	struct mutex lock; /* LOCK_PHYSMEM */
+	gpa_t next;	   /* never used from here on */
+	gpa_t opened;	   /* announced up to here */
+	gpa_t free; /* the first freed one, which begins with the next one's; GPA_NONE: none */
+} tables;
 
 static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
 static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under lock */
@@ -100,8 +111,11 @@ int physmem_init(size_t limit)
 		err = -errno;
 		goto out_fd;
 	}
-	if (mmap((void *)RAM_BASE, PHYS_RAM_SIZE, PROT_READ | PROT_WRITE,
+	if (mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
 		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, pm->fd, 0) == MAP_FAILED ||
+	    mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		 0) == MAP_FAILED ||
 	    mmap((void *)REFS_BASE, NR_FRAMES * (sizeof(*refs) + sizeof(*links)) + NR_FRAMES / 8,
 		 PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
@@ -113,7 +127,9 @@ int physmem_init(size_t limit)
 	pm->limit = limit;
 	pm->next = PAGE_SIZE;
 	pm->next_file = PHYS_FILE_BASE;
-	pm->end = PHYS_RAM_SIZE;
+	mutex_init(&tables.lock, LOCK_PHYSMEM);
+	tables.next = tables.opened = TABLES_BASE;
+	tables.free = GPA_NONE;
 	physmem = pm;
 	return 0;
 
@@ -124,11 +140,6 @@ out_pm:
 	return err;
 }
 
-void physmem_set_end(gpa_t end)
-{
-	physmem->end = end;
-}
-
 void physmem_set_listener(struct physmem_listener *l)
 {
 	struct physmem *pm = physmem;
@@ -136,6 +147,9 @@ void physmem_set_listener(struct physmem_listener *l)
 	pm->listener = l;
 	if (l && pm->opened && l->add_range(l, 0, pm->opened))
 		log_error("can't give the guest its first %lu MiB of memory", pm->opened >> 20);
+	if (l && tables.opened > TABLES_BASE &&
+	    l->add_range(l, TABLES_BASE, tables.opened - TABLES_BASE))
+		log_error("can't give the guest its page tables");
 }
 
 int physmem_add_file(int fd, size_t size, gpa_t *gpa)
@@ -147,14 +161,14 @@ int physmem_add_file(int fd, size_t size, gpa_t *gpa)
 	size = PAGE_ALIGN_UP(size);
 	if (pm->nr_files == PHYS_MAX_FILES || size > PHYS_FILE_END - pm->next_file)
 		return -ENOSPC;
-	host = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	host = mmap(phys_ptr(pm->next_file), size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
+		    0);
 	if (host == MAP_FAILED)
 		return -errno;
 	f = &pm->files[pm->nr_files++];
 	f->base = pm->next_file;
 	f->size = size;
 	f->fd = fd;
-	f->host = host;
 	*gpa = f->base;
 	pm->next_file += ALIGN_UP(size, FILE_USE_WINDOW);
 	return 0;
@@ -211,13 +225,7 @@ int physmem_fd(void)
 
 void *phys_ptr(gpa_t gpa)
 {
-	const struct phys_file *f;
-
-	if (likely(gpa < PHYS_RAM_SIZE))
-		return (uint8_t *)RAM_BASE + gpa;
-	f = file_of(gpa);
-	BUG_ON(!f);
-	return f->host + (gpa - f->base);
+	return (uint8_t *)VIEW_BASE + gpa;
 }
 
 void phys_backing(gpa_t gpa, int *fd, uint64_t *offset)
@@ -304,7 +312,7 @@ static bool open_space(struct physmem *pm, gpa_t end)
 	while (pm->opened < end) {
 		size_t len = pm->opened ? pm->opened : FIRST_CHUNK;
 
-		len = MIN(len, pm->end - pm->opened);
+		len = MIN(len, TABLES_BASE - pm->opened);
 		if (!len)
 			return false;
 		if (pm->listener && pm->listener->add_range(pm->listener, pm->opened, len))
@@ -332,7 +340,7 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 		return gpa;
 	}
 	gpa = ALIGN_UP(pm->next, bytes);
-	if (gpa + bytes > pm->end || !open_space(pm, gpa + bytes))
+	if (gpa + bytes > TABLES_BASE || !open_space(pm, gpa + bytes))
 		return GPA_NONE;
 	free_extent_locked(pm, pm->next, (gpa - pm->next) >> PAGE_SHIFT);
 	pm->next = gpa + bytes;
@@ -440,6 +448,47 @@ gpa_t frame_alloc_extent(size_t n)
 		atomic_store_explicit(&refs[(gpa >> PAGE_SHIFT) + i], 1, memory_order_release);
 	atomic_fetch_add_explicit(&pm->frames, n, memory_order_relaxed);
 	return gpa;
+}
+
+gpa_t table_alloc(void)
+{
+	struct physmem_listener *l = physmem->listener;
+	gpa_t gpa;
+
+	if (fails_now())
+		return GPA_NONE;
+	mutex_lock(&tables.lock);
+	gpa = tables.free;
+	if (gpa != GPA_NONE) {
+		uint64_t *t = phys_ptr(gpa);
+
+		tables.free = *t;
+		mutex_unlock(&tables.lock);
+		memset(t, 0, PAGE_SIZE);
+		return gpa;
+	}
+	if (tables.next == tables.opened) {
+		size_t len = MAX(tables.opened - TABLES_BASE, FIRST_TABLES);
+
+		if (tables.opened == PHYS_RAM_SIZE || (l && l->add_range(l, tables.opened, len)))
+			goto out_unlock;
+		tables.opened += len;
+	}
+	gpa = tables.next;
+	tables.next += PAGE_SIZE;
+out_unlock:
+	mutex_unlock(&tables.lock);
+	return gpa;
+}
+
+void table_free(gpa_t table)
+{
+	uint64_t *t = phys_ptr(table);
+
+	mutex_lock(&tables.lock);
+	*t = tables.free;
+	tables.free = table;
+	mutex_unlock(&tables.lock);
 }
 
 void frame_get(gpa_t gpa)

@@ -3,8 +3,9 @@
  * The guest's physical address space: what a page-table entry can point to.
  *
  *   [0, PHYS_RAM_SIZE)      the memory file: one sparse memfd, mapped once in the sentry. All
- *                           application memory, file contents made here and page tables are its
- *                           4 KiB frames. Frames are reference-counted.
+ *                           application memory and file contents made here are its 4 KiB frames.
+ *                           Frames are reference-counted. The last GiB is not the file's: page
+ *                           tables, in ordinary memory of this process.
  *   [PHYS_FILE_BASE, …)     read-only host files (the image), mapped whole; not counted.
  *
  * On KVM a gpa_t is what the guest's page tables hold; on ptrace and systrap the same tables are
@@ -27,7 +28,6 @@ struct phys_file {
 	gpa_t base;
 	size_t size; /* page multiple */
 	int fd;	     /* host fd, read-only */
-	uint8_t *host;
 };
 
 /* Told about gpa ranges that are about to be used (KVM adds memory slots). */
@@ -45,11 +45,6 @@ extern struct physmem *physmem; /* the sandbox's one */
  */
 int physmem_init(size_t limit) __must_check;
 void physmem_set_listener(struct physmem_listener *l);
-/*
- * Frames are handed out below @end only; what is above it in RAM's address space is the caller's
- * own (a platform's). Before much of RAM is in use.
- */
-void physmem_set_end(gpa_t end);
 /* Adds a read-only host file of @size bytes; the fd stays the caller's and must stay open. */
 int physmem_add_file(int fd, size_t size, gpa_t *gpa) __must_check;
 
@@ -62,7 +57,7 @@ int phys_use_range(gpa_t gpa, size_t len) __must_check;
 int physmem_fd(void);
 /* The first file that was added, or -1. */
 int physmem_file_fd(void);
-/* Host address of @gpa; valid for the rest of its page (RAM and files are each contiguous). */
+/* Host address of @gpa. RAM and files are each contiguous; for all of them it is a fixed one. */
 void *phys_ptr(gpa_t gpa);
 static inline bool phys_is_ram(gpa_t gpa)
 {
@@ -80,6 +75,9 @@ gpa_t frame_alloc_dirty(void) __must_check;
  * to their size rounded down to a power of two, at most 2 MiB. Each has one reference of its own.
  */
 gpa_t frame_alloc_extent(size_t n) __must_check;
+/* A zeroed page for a page table, or GPA_NONE. They are no frames: not counted, not backed. */
+gpa_t table_alloc(void) __must_check;
+void table_free(gpa_t table);
 /* Frames outside RAM (files) are ignored by get and put. */
 void frame_get(gpa_t gpa);
 /* Drops a reference; the last one frees the frame and gives the memory back to the host. */
