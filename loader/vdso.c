@@ -348,6 +348,11 @@ int vdso_map(struct mm *mm)
 	return err;
 }
 
+gpa_t vdso_clock_frame(void)
+{
+	return vvar_frame;
+}
+
 int vdso_clock_gettime(clockid_t clock, struct timespec *ts)
 {
 	uint64_t ns = vvar ? vvar_clock_ns(vvar, clock) : 0;

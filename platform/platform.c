@@ -2,8 +2,13 @@
 /* The list of platforms, and the choice among them. */
 #include "platform/platform.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/err.h"
 
 const struct platform_type *const platform_types[] = {
 	&kvm_platform,
@@ -71,5 +76,126 @@ void platform_prepare(const char *name)
 		if (type->prepare)
 			type->prepare();
 		return;
+	}
+}
+
+/* ---- who is there ---- */
+
+struct platform_members {
+	pthread_mutex_t lock;
+	struct list_head spaces, contexts;
+};
+
+static struct platform_members *members_of(struct platform *p)
+{
+	static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+	struct platform_members *m = __atomic_load_n(&p->members, __ATOMIC_ACQUIRE);
+
+	if (likely(m))
+		return m;
+	pthread_mutex_lock(&making);
+	m = p->members;
+	if (!m)
+		m = hzalloc(sizeof(*m));
+	if (m && !p->members) {
+		pthread_mutex_init(&m->lock, NULL);
+		list_init(&m->spaces);
+		list_init(&m->contexts);
+		__atomic_store_n(&p->members, m, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&making);
+	return m;
+}
+
+static void join(struct platform_members *m, struct list_head *node, struct list_head *list)
+{
+	pthread_mutex_lock(&m->lock);
+	list_add(node, list);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void leave(struct platform *p, struct list_head *node)
+{
+	pthread_mutex_lock(&p->members->lock);
+	list_del(node);
+	pthread_mutex_unlock(&p->members->lock);
+}
+
+struct address_space *platform_as_create(struct platform *p, struct pagetable *pt)
+{
+	struct platform_members *m = members_of(p);
+	struct address_space *as;
+
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+	as = p->type->as_create(p, pt);
+	if (IS_ERR(as))
+		return as;
+	as->table = pt;
+	as->frozen = false;
+	join(m, &as->member, &m->spaces);
+	return as;
+}
+
+void platform_as_destroy(struct address_space *as)
+{
+	leave(as->platform, &as->member);
+	as->platform->type->as_destroy(as);
+}
+
+struct context *platform_ctx_create(struct platform *p)
+{
+	struct platform_members *m = members_of(p);
+	struct context *ctx;
+
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+	ctx = p->type->ctx_create(p);
+	if (IS_ERR(ctx))
+		return ctx;
+	ctx->frozen = false;
+	join(m, &ctx->member, &m->contexts);
+	return ctx;
+}
+
+void platform_ctx_destroy(struct context *ctx)
+{
+	leave(ctx->platform, &ctx->member);
+	ctx->platform->type->ctx_destroy(ctx);
+}
+
+void platform_freeze(struct platform *p)
+{
+	struct platform_members *m = members_of(p);
+	struct address_space *as;
+	struct context *ctx;
+
+	if (!m)
+		return;
+	list_for_each_entry (as, &m->spaces, member)
+		as->frozen = true;
+	list_for_each_entry (ctx, &m->contexts, member)
+		ctx->frozen = true;
+}
+
+void platform_rewind(struct platform *p)
+{
+	struct platform_members *m = members_of(p);
+	struct address_space *as, *next_as;
+	struct context *ctx, *next_ctx;
+
+	if (!m)
+		return;
+	list_for_each_entry_safe (ctx, next_ctx, &m->contexts, member) {
+		if (!ctx->frozen)
+			platform_ctx_destroy(ctx);
+	}
+	list_for_each_entry_safe (as, next_as, &m->spaces, member) {
+		struct pagetable *pt = as->table;
+
+		if (as->frozen)
+			continue;
+		platform_as_destroy(as);
+		pt_fini(pt);
 	}
 }

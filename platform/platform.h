@@ -18,6 +18,7 @@
 
 #include "arch.h"
 #include "pagetable.h"
+#include "sentry/lib/list.h"
 #include "sentry/lib/types.h"
 
 /*
@@ -149,16 +150,38 @@ struct platform_type {
 /* First member of each implementation's own structures. */
 struct platform {
 	const struct platform_type *type;
-	struct pt_allocator pt_alloc; /* what page tables for this platform are made of */
+	struct pt_allocator pt_alloc;	  /* what page tables for this platform are made of */
+	struct platform_members *members; /* platform.c */
 };
 
 struct address_space {
 	struct platform *platform;
+	struct list_head member;
+	struct pagetable *table; /* of as_create */
+	bool frozen;
 };
 
 struct context {
 	struct platform *platform;
+	struct list_head member;
+	bool frozen;
 };
+
+/*
+ * The same as the operations of those names, and remembers who is there: what sandboxes are made
+ * of. Errors as there.
+ */
+struct address_space *platform_as_create(struct platform *p, struct pagetable *pt);
+void platform_as_destroy(struct address_space *as);
+struct context *platform_ctx_create(struct platform *p);
+void platform_ctx_destroy(struct context *ctx);
+/* Who is there now will be when platform_rewind has been called. */
+void platform_freeze(struct platform *p);
+/*
+ * Destroys the others, with the page tables of their address spaces. No context runs. The frozen
+ * ones haven't been destroyed meanwhile (their makers hold them).
+ */
+void platform_rewind(struct platform *p);
 
 extern const struct platform_type kvm_platform;
 extern const struct platform_type systrap_platform;

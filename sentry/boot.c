@@ -25,6 +25,7 @@
 #include "sentry/config.h"
 #include "sentry/console.h"
 #include "sentry/forward.h"
+#include "sentry/function.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
@@ -379,6 +380,14 @@ static int set_up_files(struct boot *b)
 	b->files = fd_table_alloc();
 	if (!b->files)
 		return fail(b, EXIT_KVMSBOX, "out of memory");
+	if (b->config.fn_kind) {
+		int err = function_prepare(b->kernel, &b->ctx, b->files, b->config.fn_kind,
+					   b->config.fn_port, b->config.fn_channel);
+
+		return err ? fail(b, EXIT_KVMSBOX, "can't prepare for a function: %s",
+				  strerror(-err))
+			   : 0;
+	}
 	if (b->config.terminal)
 		return set_up_terminal(b);
 	for (int i = 0; i < 3; i++) {
@@ -518,6 +527,11 @@ static void run(struct boot *b, struct thread_group *init)
 	}
 	if (lockdown(platform->type, b->config.nvolumes > 0, why, sizeof(why))) {
 		fail(b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	if (b->config.fn_kind) {
+		b->result->status = function_serve(init, (uint64_t)b->start.tv_sec * 1000000000 +
+								 (uint64_t)b->start.tv_nsec);
 		return;
 	}
 	forward_prepare(&fa);

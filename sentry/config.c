@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sentry/fnchan.h"
+
 #define CONFIG_COMPATIBLE "kvmsbox,sandbox-v1"
 
 /* ---- writing ---- */
@@ -134,6 +136,13 @@ static int write_tree(void *fdt, size_t size, const struct config *c)
 	TRY(fdt_property_u64(fdt, "size", c->image_size));
 	TRY(fdt_end_node(fdt));
 	TRY(write_mounts(fdt, c));
+	if (c->fn_kind) {
+		TRY(fdt_begin_node(fdt, "function"));
+		TRY(fdt_property_u32(fdt, "kind", c->fn_kind));
+		TRY(fdt_property_u32(fdt, "port", c->fn_port));
+		TRY(fdt_property_u32(fdt, "channel", (uint32_t)c->fn_channel));
+		TRY(fdt_end_node(fdt));
+	}
 	TRY(fdt_begin_node(fdt, "sentry"));
 	TRY(put_string(fdt, "platform", c->platform));
 	TRY(put_flag(fdt, "no-rewrite", c->no_rewrite));
@@ -222,7 +231,7 @@ static int get_u32(struct reader *r, int node, const char *name, uint32_t *v)
 
 static int get_fd(struct reader *r, int node, const char *name, int *fd)
 {
-	uint32_t v;
+	uint32_t v = 0;
 
 	TRY(get_u32(r, node, name, &v));
 	*fd = (int)v;
@@ -365,6 +374,17 @@ static int read_tree(struct reader *r, struct config *c)
 	TRY(get_fd(r, node, "fd", &c->image_fd));
 	TRY(get_u64(r, node, "size", &c->image_size));
 	TRY(read_mounts(r, c));
+	node = fdt_path_offset(r->fdt, "/function");
+	if (node >= 0) {
+		uint32_t kind;
+
+		TRY(get_u32(r, node, "kind", &kind));
+		TRY(get_u32(r, node, "port", &c->fn_port));
+		TRY(get_fd(r, node, "channel", &c->fn_channel));
+		if (kind < FN_STDIO || kind > FN_LAMBDA || c->fn_port > 65535)
+			return bad(r, "device tree: /function: no such kind or port");
+		c->fn_kind = kind;
+	}
 	TRY(node = get_node(r, "/sentry"));
 	TRY(get_string(r, node, "platform", &c->platform));
 	c->no_rewrite = get_flag(r, node, "no-rewrite");

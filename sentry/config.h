@@ -11,6 +11,7 @@
  *	/limits	  pids, timeout-ms
  *	/image	  fd, size
  *	/mounts	  read-only; volume@N: fd, source, target, read-only
+ *	/function kind (enum fn_kind), port, channel (host fd): only if it is to serve a function
  *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level
  */
 #ifndef SENTRY_CONFIG_H
@@ -52,6 +53,9 @@ struct config {
 	bool readonly;
 	struct config_volume volumes[CONFIG_MAX_VOLUMES];
 	size_t nvolumes;
+	unsigned int fn_kind; /* enum fn_kind of fnchan.h, 0: an ordinary sandbox */
+	uint32_t fn_port;     /* http: what it is going to listen on; 0: whatever */
+	int fn_channel;	      /* host fd */
 	const char *platform;
 	bool no_rewrite; /* leave call sites as they are */
 	uint32_t

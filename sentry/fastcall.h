@@ -91,6 +91,8 @@ bool poller_takes(int nr);
 bool poller_may_come(void);
 bool poller_add(struct task *t);
 void poller_remove(struct task *t);
+/* All of them: none runs. */
+void poller_forget(void);
 /* A call came from the stub by a trap: nobody polls, or user code has waited and @given_up. */
 void poller_note_bell(struct task *t, bool given_up);
 void poller_init(unsigned int share, unsigned int spin);

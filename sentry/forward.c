@@ -106,6 +106,17 @@ static void shed_memory(struct kernel *k)
 	mutex_unlock(&k->tasklist);
 }
 
+bool forward_watch_memory(struct kernel *k)
+{
+	struct physmem_stats pm;
+
+	physmem_limits(&pm);
+	if (!pm.limit || !physmem_over_limit())
+		return false;
+	shed_memory(k);
+	return true;
+}
+
 void forward_prepare(const struct forward_args *args)
 {
 	sigset_t set;
@@ -143,8 +154,7 @@ static uint64_t watch_limits(const struct timespec *start)
 	physmem_limits(&pm);
 	if (pm.limit) {
 		left = MIN(left, (uint64_t)MEMORY_CHECK_MS);
-		if (physmem_over_limit())
-			shed_memory(fw.kernel);
+		(void)!forward_watch_memory(fw.kernel);
 	}
 	return left;
 }

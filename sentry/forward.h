@@ -29,4 +29,7 @@ int forward_until_end(void);
 /* Did the time limit end the sandbox? */
 bool forward_timed_out(void);
 
+/* Is the sandbox over its memory limit? Then the process with the most memory is killed: true. */
+bool forward_watch_memory(struct kernel *k);
+
 #endif

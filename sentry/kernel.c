@@ -109,12 +109,18 @@ void kernel_destroy(struct kernel *k)
 	kfree(k);
 }
 
+void (*kernel_all_ended)(struct kernel *k);
+
 void kernel_thread_ended(struct kernel *k)
 {
 	pid_t watcher = k->watcher;
 
 	if (atomic_fetch_sub(&k->nr_threads_running, 1) != 1)
 		return;
+	if (kernel_all_ended) {
+		kernel_all_ended(k);
+		return;
+	}
 	/* The kernel may be gone by now; the word's memory isn't. */
 	syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 	if (watcher)

@@ -107,6 +107,8 @@ char *kernel_find_executable(const struct vfs_ctx *ctx, const char *name, char *
 int kernel_wait(struct kernel *k);
 /* A task's host thread is about to end. */
 void kernel_thread_ended(struct kernel *k);
+/* Who hears of the last task's end instead of kernel_wait; NULL: nobody. */
+extern void (*kernel_all_ended)(struct kernel *k);
 /* Kills everything (time limit, memory limit, front end's end). */
 void kernel_kill_all(struct kernel *k, int signo);
 

@@ -236,6 +236,16 @@ void ktimer_arm(struct ktimer *timer, const struct timespec *expires)
 	}
 }
 
+void ktimer_resync(void)
+{
+	mutex_lock(&lock);
+	if (heap_used && !started)
+		start_thread();
+	mutex_unlock(&lock);
+	atomic_fetch_add(&kick, 1);
+	futex_wake_all(&kick);
+}
+
 void ktimer_cancel(struct ktimer *timer)
 {
 	mutex_lock(&lock);

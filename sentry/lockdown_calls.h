@@ -86,6 +86,11 @@ static const int common_calls[] = {
 	SCMP_SYS(fsync),
 	SCMP_SYS(fdatasync),
 	SCMP_SYS(statx),
+	/* a function's channel and snapshots */
+	SCMP_SYS(memfd_create),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(recvfrom),
 };
 
 /* Names below a volume's root: always relative to its descriptor (vfs/hostfs). */

@@ -32,6 +32,8 @@ void ktimer_init(struct ktimer *timer, int clock, bool (*fn)(struct ktimer *time
 void ktimer_arm(struct ktimer *timer, const struct timespec *expires); /* absolute */
 /* After return the callback is not running. */
 void ktimer_cancel(struct ktimer *timer);
+/* The heap has been replaced as memory (sentry/snapshot.h). */
+void ktimer_resync(void);
 
 /* timers.c: itimers and POSIX timers of a process. */
 void timers_exec(struct thread_group *tg);

@@ -42,6 +42,7 @@ struct pipe {
 	unsigned int files; /* under the inode's lock */
 	bool unnamed;	    /* made by pipe(2): opening it again through /proc never waits; const */
 	uint8_t *spare[PIPE_SPARES];
+	void (*on_empty)(bool asks); /* or NULL; const once it is in use */
 };
 
 OBJTYPE(pipe_type, "pipe")
@@ -260,6 +261,8 @@ static ssize_t pipe_read(struct kiocb *io, struct iov_iter *to)
 	mutex_unlock(&p->lock);
 	if (freed)
 		waitq_wake(&p->wq, EPOLLOUT | EPOLLWRNORM);
+	if (n == -EAGAIN && p->on_empty)
+		p->on_empty(false);
 	return n;
 }
 
@@ -305,7 +308,14 @@ static uint32_t pipe_poll(struct file *file)
 			ev |= EPOLLERR;
 	}
 	mutex_unlock(&p->lock);
+	if (file->readable && !(ev & (EPOLLIN | EPOLLHUP)) && p->on_empty)
+		p->on_empty(true);
 	return ev;
+}
+
+void pipe_on_empty(struct pipe *p, void (*on_empty)(bool asks))
+{
+	p->on_empty = on_empty;
 }
 
 static struct waitq *pipe_pollq(struct file *file)

@@ -25,6 +25,12 @@ ssize_t pipe_room(struct pipe *pipe);
 /* Appends all of it, over the capacity if others were faster. 0, -EPIPE or -ENOMEM. */
 int pipe_put(struct pipe *pipe, const void *buf, size_t len);
 
+/*
+ * @fn is called whenever a reader finds the pipe empty: @asks: it was asked whether there is
+ * something, else something was wanted. No locks held.
+ */
+void pipe_on_empty(struct pipe *pipe, void (*fn)(bool asks));
+
 int fifo_open(const struct vfs_ctx *ctx, struct inode *inode, struct file *file);
 
 #endif

@@ -369,6 +369,22 @@ void poller_remove(struct task *t)
 		sched_yield();
 }
 
+void poller_forget(void)
+{
+	pthread_mutex_lock(&poll.lock);
+	for (int i = 0; i < atomic_load(&poll.high); i++) {
+		struct task *t = atomic_load(&poll.task[i]);
+
+		if (t)
+			t->fast.slot = -1;
+		atomic_store(&poll.box[i], NULL);
+		atomic_store(&poll.task[i], NULL);
+	}
+	pthread_mutex_unlock(&poll.lock);
+	while (atomic_load(&poll.hazard))
+		sched_yield();
+}
+
 /* Tells user code whether it is worth waiting. */
 static void set_spin(uint32_t spin)
 {

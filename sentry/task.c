@@ -203,7 +203,7 @@ struct task *task_alloc(const struct task_args *a)
 	err = -EAGAIN;
 	if (over_nproc(a, tg, t->user))
 		goto out_user;
-	t->ctx = k->platform->type->ctx_create(k->platform);
+	t->ctx = platform_ctx_create(k->platform);
 	err = PTR_ERR_OR_ZERO(t->ctx);
 	if (err)
 		goto out_user;
@@ -257,7 +257,7 @@ struct task *task_alloc(const struct task_args *a)
 
 out_ctx:
 	mutex_unlock(&k->tasklist);
-	k->platform->type->ctx_destroy(t->ctx);
+	platform_ctx_destroy(t->ctx);
 out_user:
 	user_counts_uncharge(k, t->user);
 out_task:
@@ -319,7 +319,7 @@ void task_put(struct task *t)
 	k = t->kernel;
 	task_drop_resources(t);
 	if (t->ctx)
-		k->platform->type->ctx_destroy(t->ctx);
+		platform_ctx_destroy(t->ctx);
 	mutex_lock(&k->tasklist);
 	k->nr_tasks--;
 	if (t->pid->task == t)

@@ -22,6 +22,9 @@
 struct hostfd {
 	int fd;		  /* -1: free */
 	struct waitq *wq; /* watched by; under poll_lock */
+	/* In the frozen state: is one to be had then, and is watched by whom. */
+	bool frozen, closed;
+	struct waitq *frozen_wq;
 };
 
 /* Outside the arena: ordinary memory. */
@@ -73,6 +76,12 @@ void hostfd_close(int index)
 
 	hostfd_unwatch(index);
 	pthread_mutex_lock(&table_lock);
+	if (table[index].frozen) {
+		/* It will be wanted again. */
+		table[index].closed = true;
+		pthread_mutex_unlock(&table_lock);
+		return;
+	}
 	fd = table[index].fd;
 	table[index].fd = -1;
 	pthread_mutex_unlock(&table_lock);
@@ -164,4 +173,33 @@ uint32_t hostfd_poll(int index, uint32_t events)
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
 	return (uint16_t)p.revents;
+}
+
+void hostfd_freeze(void)
+{
+	for (unsigned int i = 1; i < table_size; i++) {
+		table[i].frozen = table[i].fd >= 0;
+		table[i].closed = false;
+		table[i].frozen_wq = table[i].wq;
+	}
+}
+
+void hostfd_rewind(void)
+{
+	for (unsigned int i = 1; i < table_size; i++) {
+		struct hostfd *h = &table[i];
+
+		if (h->fd < 0)
+			continue;
+		if (!h->frozen) {
+			hostfd_close((int)i);
+			continue;
+		}
+		h->closed = false;
+		if (h->wq == h->frozen_wq)
+			continue;
+		hostfd_unwatch((int)i);
+		if (h->frozen_wq && hostfd_watch((int)i, h->frozen_wq))
+			log_error("descriptor %u can't be watched again", i);
+	}
 }

@@ -26,4 +26,11 @@ void hostfd_unwatch(int index);
 /* Current readiness as EPOLL bits (a poll(2) with no timeout). */
 uint32_t hostfd_poll(int index, uint32_t events);
 
+/*
+ * Going back (sentry/snapshot.h): the descriptors that are there at the freeze stay open, whoever
+ * closes them, until hostfd_rewind; which closes the others. Nobody uses descriptors meanwhile.
+ */
+void hostfd_freeze(void);
+void hostfd_rewind(void);
+
 #endif

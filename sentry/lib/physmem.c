@@ -16,7 +16,7 @@
  * All state is in the arena's neighbourhood: the reference counts and links in fixed sparse regions
  * right behind the arena, the rest in the arena.
  */
-#include "sentry/lib/physmem.h"
+#include "sentry/lib/physmem_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,74 +26,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "sentry/lib/arena.h"
 #include "sentry/lib/log.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
-
-#define NR_FRAMES  (PHYS_RAM_SIZE >> PAGE_SHIFT)
-#define REFS_BASE  (ARENA_BASE + ARENA_SIZE)
-#define LINKS_BASE (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
-#define KEPT_BASE  (LINKS_BASE + NR_FRAMES * sizeof(struct free_link))
-/* Where all this is mapped in the sentry: the memory file, the tables, and behind them the files. */
-#define VIEW_BASE	 0x300000000000UL
-#define FIRST_CHUNK	 (64UL << 20)
-#define EXTENT_MAX	 512  /* frames: 2 MiB */
-#define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
-#define KEPT_FRAMES	 512  /* resident in free extents: 2 MiB */
-#define KEPT_OF_RUN	 64   /* more in one piece are given back */
-#define ZERO_ALL	 8    /* so few are zeroed without asking which are resident */
-#define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
-#define FILE_USE_WINDOW	 (64UL << 20)
-#define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
-#define TABLES_SIZE	 (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
-#define TABLES_BASE	 (PHYS_RAM_SIZE - TABLES_SIZE)
-#define FIRST_TABLES	 (16UL << 20) /* announced at first; doubles */
-
-/* Per frame: set for the first one of a free block, which reads as zero; else all zero. */
-struct free_link {
-	uint64_t next : 28, prev : 28; /* frame numbers; 0: none */
-	uint64_t size : 8;	       /* the block's order + 1 */
-};
-_Static_assert(NR_FRAMES <= 1UL << 28, "frame numbers fit");
-
-struct physmem {
-	struct mutex lock; /* LOCK_PHYSMEM */
-	int fd;
-	uint64_t limit;
-	gpa_t next;		  /* never used from here on; under lock, like the rest */
-	gpa_t opened;		  /* announced up to here */
-	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
-	gpa_t warm[WARM_FRAMES];
-	size_t nr_warm;
-	size_t nr_kept; /* bits in kept[] of free frames */
-	_Atomic uint64_t frames;
-	struct physmem_listener *listener;
-	struct phys_file files[PHYS_MAX_FILES];
-	size_t nr_files;
-	gpa_t next_file;
-	uint64_t file_windows[MAX_FILE_WINDOWS / 64]; /* announced; atomic */
-};
-
 struct physmem *physmem;
-
-/* Memory for page tables: not the sandbox's state but this process's. */
-static struct {
-	struct mutex lock; /* LOCK_PHYSMEM */
-	gpa_t next;	   /* never used from here on */
-	gpa_t opened;	   /* announced up to here */
-	gpa_t free; /* the first freed one, which begins with the next one's; GPA_NONE: none */
-} tables;
-
-static _Atomic uint32_t *const refs = (_Atomic uint32_t *)REFS_BASE;
-static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under lock */
-/*
- * A bit for each frame: resident since a former life, and zero unless somebody has touched it. Set
- * when it is freed, kept when it is handed out in an extent: see frames_resident. Under lock.
- */
-static uint64_t *const kept = (uint64_t *)KEPT_BASE;
+struct phys_host phys_host = {.fd = -1};
+struct phys_tables tables;
 
 int physmem_init(size_t limit)
 {
@@ -102,17 +39,17 @@ int physmem_init(size_t limit)
 
 	if (!pm)
 		return -ENOMEM;
-	pm->fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
-	if (pm->fd < 0) {
+	phys_host.fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
+	if (phys_host.fd < 0) {
 		err = -errno;
 		goto out_pm;
 	}
-	if (ftruncate(pm->fd, (off_t)PHYS_RAM_SIZE)) {
+	if (ftruncate(phys_host.fd, (off_t)PHYS_RAM_SIZE)) {
 		err = -errno;
 		goto out_fd;
 	}
 	if (mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, pm->fd, 0) == MAP_FAILED ||
+		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, phys_host.fd, 0) == MAP_FAILED ||
 	    mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED ||
@@ -134,7 +71,7 @@ int physmem_init(size_t limit)
 	return 0;
 
 out_fd:
-	close(pm->fd);
+	close(phys_host.fd);
 out_pm:
 	kfree(pm);
 	return err;
@@ -142,11 +79,10 @@ out_pm:
 
 void physmem_set_listener(struct physmem_listener *l)
 {
-	struct physmem *pm = physmem;
-
-	pm->listener = l;
-	if (l && pm->opened && l->add_range(l, 0, pm->opened))
-		log_error("can't give the guest its first %lu MiB of memory", pm->opened >> 20);
+	phys_host.listener = l;
+	if (l && phys_host.opened && l->add_range(l, 0, phys_host.opened))
+		log_error("can't give the guest its first %lu MiB of memory",
+			  phys_host.opened >> 20);
 	if (l && tables.opened > TABLES_BASE &&
 	    l->add_range(l, TABLES_BASE, tables.opened - TABLES_BASE))
 		log_error("can't give the guest its page tables");
@@ -165,10 +101,10 @@ int physmem_add_file(int fd, size_t size, gpa_t *gpa)
 		    0);
 	if (host == MAP_FAILED)
 		return -errno;
+	phys_host.file_fds[pm->nr_files] = fd;
 	f = &pm->files[pm->nr_files++];
 	f->base = pm->next_file;
 	f->size = size;
-	f->fd = fd;
 	*gpa = f->base;
 	pm->next_file += ALIGN_UP(size, FILE_USE_WINDOW);
 	return 0;
@@ -187,15 +123,14 @@ static const struct phys_file *file_of(gpa_t gpa)
 
 int phys_use_range(gpa_t gpa, size_t len)
 {
-	struct physmem *pm = physmem;
 	uint64_t first, last;
 
-	if (gpa < PHYS_FILE_BASE || !pm->listener || !len)
+	if (gpa < PHYS_FILE_BASE || !phys_host.listener || !len)
 		return 0;
 	first = (gpa - PHYS_FILE_BASE) / FILE_USE_WINDOW;
 	last = (gpa + len - 1 - PHYS_FILE_BASE) / FILE_USE_WINDOW;
 	for (uint64_t w = first; w <= last; w++) {
-		uint64_t bit = 1ULL << (w % 64), *word = &pm->file_windows[w / 64];
+		uint64_t bit = 1ULL << (w % 64), *word = &phys_host.file_windows[w / 64];
 		gpa_t start = PHYS_FILE_BASE + w * FILE_USE_WINDOW;
 		const struct phys_file *f = file_of(MAX(start, gpa));
 		int err;
@@ -204,8 +139,8 @@ int phys_use_range(gpa_t gpa, size_t len)
 			continue;
 		if (!f)
 			return -EINVAL;
-		err = pm->listener->add_range(pm->listener, start,
-					      MIN(FILE_USE_WINDOW, f->base + f->size - start));
+		err = phys_host.listener->add_range(
+			phys_host.listener, start, MIN(FILE_USE_WINDOW, f->base + f->size - start));
 		if (err)
 			return err;
 		__atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
@@ -215,12 +150,12 @@ int phys_use_range(gpa_t gpa, size_t len)
 
 int physmem_file_fd(void)
 {
-	return physmem->nr_files ? physmem->files[0].fd : -1;
+	return physmem->nr_files ? phys_host.file_fds[0] : -1;
 }
 
 int physmem_fd(void)
 {
-	return physmem->fd;
+	return phys_host.fd;
 }
 
 void *phys_ptr(gpa_t gpa)
@@ -233,13 +168,13 @@ void phys_backing(gpa_t gpa, int *fd, uint64_t *offset)
 	const struct phys_file *f;
 
 	if (gpa < PHYS_RAM_SIZE) {
-		*fd = physmem->fd;
+		*fd = phys_host.fd;
 		*offset = gpa;
 		return;
 	}
 	f = file_of(gpa);
 	BUG_ON(!f);
-	*fd = f->fd;
+	*fd = phys_host.file_fds[f - physmem->files];
 	*offset = gpa - f->base;
 }
 
@@ -309,15 +244,16 @@ static void free_extent_locked(struct physmem *pm, gpa_t gpa, size_t n)
 /* Makes sure that space below @end is announced. Returns false when there is no more. */
 static bool open_space(struct physmem *pm, gpa_t end)
 {
-	while (pm->opened < end) {
-		size_t len = pm->opened ? pm->opened : FIRST_CHUNK;
+	while (phys_host.opened < end) {
+		size_t len = phys_host.opened ? phys_host.opened : FIRST_CHUNK;
 
-		len = MIN(len, TABLES_BASE - pm->opened);
+		len = MIN(len, TABLES_BASE - phys_host.opened);
 		if (!len)
 			return false;
-		if (pm->listener && pm->listener->add_range(pm->listener, pm->opened, len))
+		if (phys_host.listener &&
+		    phys_host.listener->add_range(phys_host.listener, phys_host.opened, len))
 			return false;
-		pm->opened += len;
+		phys_host.opened += len;
 	}
 	return true;
 }
@@ -347,10 +283,12 @@ static gpa_t take_extent_locked(struct physmem *pm, unsigned int order)
 	return gpa;
 }
 
-static void kept_set(struct physmem *pm, uint32_t frame)
+void physmem_kept_set(uint32_t frame)
 {
+	if (kept[frame / 64] & 1ULL << (frame % 64))
+		return;
 	kept[frame / 64] |= 1ULL << (frame % 64);
-	pm->nr_kept++;
+	physmem->nr_kept++;
 }
 
 /* How many bits @n frames from @gpa have; clears them on the way if so asked. */
@@ -409,6 +347,8 @@ static gpa_t alloc_one(bool zero)
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
+	if (unlikely(physmem_tracking))
+		physmem_note_taken(gpa, 1);
 	if (warm && zero)
 		memset(phys_ptr(gpa), 0, PAGE_SIZE);
 	atomic_store_explicit(&refs[gpa >> PAGE_SHIFT], 1, memory_order_release);
@@ -444,6 +384,8 @@ gpa_t frame_alloc_extent(size_t n)
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
+	if (unlikely(physmem_tracking))
+		physmem_note_taken(gpa, n);
 	for (size_t i = 0; i < n; i++)
 		atomic_store_explicit(&refs[(gpa >> PAGE_SHIFT) + i], 1, memory_order_release);
 	atomic_fetch_add_explicit(&pm->frames, n, memory_order_relaxed);
@@ -452,7 +394,7 @@ gpa_t frame_alloc_extent(size_t n)
 
 gpa_t table_alloc(void)
 {
-	struct physmem_listener *l = physmem->listener;
+	struct physmem_listener *l = phys_host.listener;
 	gpa_t gpa;
 
 	if (fails_now())
@@ -510,12 +452,6 @@ static bool drop(gpa_t gpa)
 	return old == 1;
 }
 
-static void punch(struct physmem *pm, gpa_t gpa, size_t n)
-{
-	fallocate(pm->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-		  (off_t)(n * PAGE_SIZE));
-}
-
 /*
  * Zeroes what is resident of @n frames from @gpa, if that is worth keeping. @vec then says which.
  */
@@ -550,13 +486,13 @@ static void release_run(gpa_t gpa, size_t n)
 		    zero_resident(gpa, n, vec);
 
 	if (!keep)
-		punch(pm, gpa, n);
+		physmem_punch(gpa, n);
 	mutex_lock(&pm->lock);
 	free_extent_locked(pm, gpa, n);
 	(void)kept_count(gpa, n, true);
 	for (size_t i = 0; keep && i < n; i++) {
 		if (vec[i] & 1)
-			kept_set(pm, (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
+			physmem_kept_set((uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
 	}
 	mutex_unlock(&pm->lock);
 	atomic_fetch_sub_explicit(&pm->frames, n, memory_order_relaxed);
@@ -572,13 +508,13 @@ static void give_back_kept(struct physmem *pm)
 
 			pm->nr_kept -= n;
 			if (n)
-				punch(pm, (gpa_t)f << PAGE_SHIFT, 1UL << order);
+				physmem_punch((gpa_t)f << PAGE_SHIFT, 1UL << order);
 		}
 	}
 	while (pm->nr_warm) {
 		gpa_t gpa = pm->warm[--pm->nr_warm];
 
-		punch(pm, gpa, 1);
+		physmem_punch(gpa, 1);
 		free_extent_locked(pm, gpa, 1);
 	}
 	mutex_unlock(&pm->lock);
@@ -674,7 +610,7 @@ void physmem_stats(struct physmem_stats *st)
 
 	st->limit = physmem->limit;
 	st->frames = atomic_load(&physmem->frames);
-	st->resident = fstat(physmem->fd, &sb) ? 0 : (uint64_t)sb.st_blocks * 512;
+	st->resident = fstat(phys_host.fd, &sb) ? 0 : (uint64_t)sb.st_blocks * 512;
 }
 
 void physmem_limits(struct physmem_stats *st)

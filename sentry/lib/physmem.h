@@ -27,7 +27,6 @@
 struct phys_file {
 	gpa_t base;
 	size_t size; /* page multiple */
-	int fd;	     /* host fd, read-only */
 };
 
 /* Told about gpa ranges that are about to be used (KVM adds memory slots). */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sentry/lib/physmem_frozen.h"
 #include "sentry/mm/internal.h"
 #include "sentry/mm/sites.h"
 
@@ -191,6 +192,8 @@ static size_t force_page(struct mm *mm, uaddr_t addr, uint8_t *buf, size_t n, bo
 	pte = pt_find(&mm->pt, addr);
 	value = pte ? pte_read(pte) : 0;
 	if (PTE_USED(value) && (!write || phys_is_ram(value & PTE_ADDR))) {
+		if (write)
+			physmem_note_written(value & PTE_ADDR);
 		move_bytes(write ? MOVE_OUT : MOVE_IN,
 			   (uint8_t *)phys_ptr(value & PTE_ADDR) + (addr & ~PAGE_MASK), buf, n);
 		if (!write && mm->sites)

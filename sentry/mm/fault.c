@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sentry/mm/frozen.h"
 #include "sentry/mm/internal.h"
 
 #define COW_AROUND 8  /* neighbours copied along: a fault costs more than eight copies */
@@ -273,6 +274,8 @@ int mm_fault(struct mm *mm, uaddr_t addr, unsigned int access, siginfo_t *info)
 	else
 		err = fault_resolve(v, addr, access);
 	read_unlock(&mm->lock);
+	if (unlikely(mm_training) && !err)
+		mm_train_note(mm, addr, access);
 	if (err == -EIO || (err == -EFAULT && !info->si_signo))
 		err = sigbus(info, addr);
 	return err;

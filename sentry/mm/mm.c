@@ -26,7 +26,7 @@ struct mm *mm_alloc(struct platform *platform)
 	mm->stack_top = USER_TOP - PAGE_SIZE;
 	if (pt_init(&mm->pt, &platform->pt_alloc))
 		goto out_mm;
-	mm->as = platform->type->as_create(platform, &mm->pt);
+	mm->as = platform_as_create(platform, &mm->pt);
 	if (IS_ERR(mm->as)) {
 		err = PTR_ERR(mm->as);
 		goto out_pt;
@@ -91,7 +91,7 @@ void mm_put(struct mm *mm)
 	mm_write_unlock(mm);
 	/* Entries become 0 without a word to the platform: nobody runs here any more. */
 	put_all_frames(mm);
-	mm->platform->type->as_destroy(mm->as);
+	platform_as_destroy(mm->as);
 	pt_fini(&mm->pt);
 	sites_free(mm);
 	if (mm->exe) {

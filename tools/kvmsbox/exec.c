@@ -16,6 +16,7 @@
 #include "loader/image.h"
 #include "platform/platform.h"
 #include "sentry/config.h"
+#include "sentry/fnchan.h"
 #include "sentry/lib/log.h"
 #include "tools/kvmsbox/kvmsbox.h"
 
@@ -42,6 +43,8 @@ enum {
 	OPT_NO_REWRITE,
 	OPT_POLL,
 	OPT_NO_TTY,
+	OPT_FUNCTION,
+	OPT_CHANNEL,
 };
 
 #define POLL_AUTO_PERCENT 10
@@ -73,6 +76,8 @@ static const struct option options[] = {
 	{"cache", required_argument, NULL, OPT_CACHE},
 	{"image-max-bytes", required_argument, NULL, OPT_IMAGE_MAX_BYTES},
 	{"image-max-entries", required_argument, NULL, OPT_IMAGE_MAX_ENTRIES},
+	{"function", required_argument, NULL, OPT_FUNCTION},
+	{"channel", required_argument, NULL, OPT_CHANNEL},
 	{"help", no_argument, NULL, 'h'},
 	{0},
 };
@@ -284,6 +289,25 @@ static int parse_poll(struct exec_options *o, const char *arg)
 	return 0;
 }
 
+static int parse_function(struct exec_options *o, const char *arg)
+{
+	uint64_t port;
+
+	if (!strcmp(arg, "stdio")) {
+		o->config.fn_kind = FN_STDIO;
+	} else if (!strcmp(arg, "lambda")) {
+		o->config.fn_kind = FN_LAMBDA;
+	} else if (!strncmp(arg, "http", 4) && (!arg[4] || arg[4] == ':')) {
+		o->config.fn_kind = FN_HTTP;
+		if (arg[4] && parse_number("--function http:", arg + 5, 65535, &port))
+			return EXIT_KVMSBOX;
+		o->config.fn_port = arg[4] ? (uint32_t)port : 0;
+	} else {
+		return complain("exec: --function %s: want stdio, http, http:PORT or lambda", arg);
+	}
+	return 0;
+}
+
 static int open_strace(struct exec_options *o, const char *path)
 {
 	if (!path)
@@ -378,6 +402,12 @@ static int parse_option(struct exec_options *o, int opt, char *arg)
 				arg);
 		c->log_level = arg;
 		break;
+	case OPT_FUNCTION:
+		return parse_function(o, arg);
+	case OPT_CHANNEL:
+		err = parse_number("--channel", arg, INT32_MAX, &v);
+		c->fn_channel = (int)v;
+		break;
 	case OPT_CACHE:
 		o->image.cache_dir = arg;
 		break;
@@ -457,7 +487,8 @@ static int boot(struct exec_options *o)
 	void *blob;
 	int fd, err;
 
-	take_stdio(&o->config);
+	if (!o->config.fn_kind)
+		take_stdio(&o->config);
 	err = sandbox_config_write(&o->config, &blob, &size);
 	if (err)
 		return complain("exec: arguments and environment don't fit a device tree: %s",

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See function.h. All static state is the host process's, but for what it points to. */
+#include "sentry/function.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sentry/boot.h"
+#include "sentry/fnchan.h"
+#include "sentry/forward.h"
+#include "sentry/lib/err.h"
+#include "sentry/lib/log.h"
+#include "sentry/lib/physmem.h"
+#include "sentry/lib/world.h"
+#include "sentry/objects.h"
+#include "sentry/pipe.h"
+#include "sentry/snapshot.h"
+
+#define ASLEEP_MS  3 /* all threads have slept for so long: they wait for their input */
+#define FLUSH_MS   5 /* how often output is looked for during a request */
+#define FLUSH_SIZE 32768
+#define TRAININGS  2 /* requests whose faults are learned from */
+#define NSEC	   1000000000ULL
+
+enum phase { BOOTING, READY, SERVING };
+
+struct wire {
+	struct fn_msg msg;
+	uint8_t data[FN_DATA_MAX];
+};
+
+static __host_state struct {
+	struct kernel *kernel;
+	int channel, event;
+	uint64_t since;
+	struct file *in; /* the input pipe's end while the body isn't complete */
+	enum phase phase;
+	_Atomic bool starved; /* the program has read its input and found nothing */
+	_Atomic bool asked;   /* it has asked whether there is any */
+	_Atomic bool ended;   /* init has */
+	_Atomic bool have_output;
+	_Atomic int status; /* of init, a wait status */
+	/* The request. */
+	uint64_t id, began, deadline, max_output, sent;
+	bool keep, out_of_memory, body_done;
+	size_t pending, pushed; /* of wire_in.data: body that didn't fit the pipe yet */
+	uint64_t requests;
+	unsigned int trainings;
+	struct wire in_wire, out_wire;
+} fn = {.channel = -1};
+
+/* Kernel state: the sentry's ends of the program's descriptors. */
+static struct {
+	unsigned int kind, port;
+	struct thread_group *init;
+	struct file *in, *out, *err;
+	struct waiter output;
+} fnk;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NSEC + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- the channel ---- */
+
+/* False: the server is gone. */
+static bool send_fd(struct fn_msg *m, const void *data, size_t len, int fd)
+{
+	struct iovec iov[2] = {{m, sizeof(*m)}, {(void *)(uintptr_t)data, len}};
+	union {
+		struct cmsghdr h;
+		uint8_t space[CMSG_SPACE(sizeof(int))];
+	} c = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)),
+		     .cmsg_level = SOL_SOCKET,
+		     .cmsg_type = SCM_RIGHTS}};
+	struct msghdr h = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
+	ssize_t n;
+
+	m->len = (uint32_t)len;
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&c.h), &fd, sizeof(fd));
+		h.msg_control = &c;
+		h.msg_controllen = sizeof(c.space);
+	}
+	do {
+		n = sendmsg(fn.channel, &h, MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	return n >= 0;
+}
+
+static bool send_msg(struct fn_msg *m, const void *data, size_t len)
+{
+	return send_fd(m, data, len, -1);
+}
+
+static bool send_failed(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static bool send_failed(int status, const char *fmt, ...)
+{
+	struct fn_msg m = {.type = FN_FAILED, .done.status = status};
+	char line[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	return send_msg(&m, line, strlen(line));
+}
+
+/* The next message into fn.in_wire. False: there is none, the server is gone or talks nonsense. */
+static bool receive(void)
+{
+	struct wire *w = &fn.in_wire;
+	ssize_t n;
+
+	do {
+		n = recv(fn.channel, w, sizeof(*w), 0);
+	} while (n < 0 && errno == EINTR);
+	if (n < (ssize_t)sizeof(w->msg) || w->msg.len != (size_t)n - sizeof(w->msg)) {
+		if (n > 0)
+			log_error("function: a message of %zd bytes makes no sense", n);
+		return false;
+	}
+	return true;
+}
+
+/* ---- what comes from other threads ---- */
+
+static void ring(void)
+{
+	uint64_t one = 1;
+
+	(void)!write(fn.event, &one, sizeof(one));
+}
+
+/* Called by a reader of the empty input pipe. */
+static void input_empty(bool asks)
+{
+	if (fn.phase != BOOTING)
+		return;
+	if (!atomic_exchange(asks ? &fn.asked : &fn.starved, true))
+		ring();
+}
+
+/* A thread of init is about to end: true if that is the request's end, and it need not be done. */
+static bool last_exit(struct task *t)
+{
+	struct thread_group *tg = t->tg;
+	struct sighand *s;
+	bool last;
+
+	if (tg != fnk.init || fn.phase != SERVING)
+		return false;
+	s = sighand_lock(tg);
+	last = tg->nr_live == 1;
+	if (last)
+		atomic_store(&fn.status, tg->group_exit ? tg->group_exit_code : t->exit_code);
+	mutex_unlock(&s->lock);
+	if (last && !atomic_exchange(&fn.ended, true))
+		ring();
+	return last;
+}
+
+/* Every task has ended in the ordinary way. */
+static void all_ended(struct kernel *k)
+{
+	if (!atomic_load(&fn.ended))
+		atomic_store(&fn.status, k->exit_status);
+	if (!atomic_exchange(&fn.ended, true))
+		ring();
+}
+
+static bool output_came(struct waiter *w, uint32_t events)
+{
+	atomic_store(&fn.have_output, true);
+	return true;
+}
+
+static int exit_status(void)
+{
+	int st = atomic_load(&fn.status);
+
+	return WIFSIGNALED(st) ? 128 + WTERMSIG(st) : WEXITSTATUS(st);
+}
+
+/* ---- pipes ---- */
+
+/* Sends what @f has as messages of @type, as far as @most allows. False: the server is gone. */
+static bool pump(struct file *f, unsigned int type, uint64_t *sent, uint64_t most)
+{
+	struct fn_msg m = {.type = type};
+	ssize_t n;
+
+	while ((n = pipe_take(pipe_of(f), fn.out_wire.data, FN_DATA_MAX)) > 0) {
+		uint64_t room = most ? most - MIN(*sent, most) : UINT64_MAX;
+
+		*sent += (uint64_t)n;
+		if (!send_msg(&m, fn.out_wire.data, MIN((uint64_t)n, room)))
+			return false;
+		if (most && *sent > most)
+			break;
+	}
+	return true;
+}
+
+static bool pump_stderr(void)
+{
+	uint64_t sent = 0;
+
+	return pump(fnk.err, FN_STDERR, &sent, 0);
+}
+
+/* Gives the program as much of the body as its pipe takes. */
+static void push_body(void)
+{
+	while (fn.pushed < fn.pending) {
+		ssize_t room = pipe_room(pipe_of(fn.in));
+		size_t n = fn.pending - fn.pushed;
+
+		if (room == -EPIPE) {
+			/* It doesn't want to know: the rest goes nowhere, as with a closed pipe. */
+			fn.pushed = fn.pending;
+			break;
+		}
+		if (room <= 0)
+			return;
+		n = MIN(n, (size_t)room);
+		if (pipe_put(pipe_of(fn.in), fn.in_wire.data + fn.pushed, n))
+			fn.pushed = fn.pending;
+		else
+			fn.pushed += n;
+	}
+	fn.pushed = fn.pending = 0;
+	if (fn.body_done && fn.in) {
+		file_put(fn.in);
+		fn.in = NULL;
+	}
+}
+
+static void take_body(void)
+{
+	fn.pending = fn.in_wire.msg.len;
+	fn.pushed = 0;
+	fn.body_done = fn.in_wire.msg.flags & FN_END_OF_DATA;
+	push_body();
+}
+
+/* ---- the life of a request ---- */
+
+static bool send_ready(uint64_t took, const struct snapshot_rewound *r)
+{
+	struct fn_msg m = {.type = FN_READY};
+	struct physmem_stats pm;
+
+	physmem_stats(&pm);
+	m.ready.version = FN_VERSION;
+	m.ready.kind = fnk.kind;
+	m.ready.pid = (uint32_t)getpid();
+	m.ready.port = fnk.port;
+	m.ready.took_ns = took;
+	m.ready.resident = pm.resident;
+	m.ready.dirtied = r ? r->kernel_pages + r->frames + r->zeroed : 0;
+	m.ready.requests = fn.requests;
+	return send_msg(&m, NULL, 0);
+}
+
+static bool begin(void)
+{
+	const struct fn_msg *m = &fn.in_wire.msg;
+
+	fn.phase = SERVING;
+	fn.id = m->invoke.id;
+	fn.began = now_ns();
+	fn.deadline = m->invoke.deadline_ns ? fn.began + m->invoke.deadline_ns : 0;
+	fn.max_output = m->invoke.max_output;
+	fn.keep = m->flags & FN_KEEP;
+	fn.sent = 0;
+	fn.out_of_memory = false;
+	fn.in = fnk.in;
+	atomic_store(&fn.ended, false);
+	atomic_store(&fn.have_output, false);
+	if (fn.trainings < TRAININGS)
+		snapshot_train();
+	take_body();
+	return snapshot_resume(fn.kernel) == 0;
+}
+
+/* The request is over: answers, and goes back. False: this sandbox has come to its end. */
+static bool finish(uint32_t flags)
+{
+	struct fn_msg m = {.type = FN_DONE, .flags = flags};
+	struct snapshot_rewound r;
+	uint64_t start, room;
+	ssize_t n = 0;
+
+	if (!pump_stderr())
+		return false;
+	/* All but the last piece of output in messages of its own. */
+	room = fn.max_output ? fn.max_output - MIN(fn.sent, fn.max_output) : UINT64_MAX;
+	while (!(flags & FN_TOO_MUCH)) {
+		struct fn_msg out = {.type = FN_STDOUT};
+
+		n = pipe_take(pipe_of(fnk.out), fn.out_wire.data, FN_DATA_MAX);
+		if (n < FN_DATA_MAX)
+			break;
+		fn.sent += (uint64_t)n;
+		if ((uint64_t)n > room) {
+			m.flags |= FN_TOO_MUCH;
+			n = (ssize_t)room;
+			break;
+		}
+		room -= (uint64_t)n;
+		if (!send_msg(&out, fn.out_wire.data, (size_t)n))
+			return false;
+	}
+	n = MAX(n, 0);
+	if ((uint64_t)n > room) {
+		m.flags |= FN_TOO_MUCH;
+		n = (ssize_t)room;
+	}
+	start = now_ns();
+	if (fn.out_of_memory)
+		m.flags |= FN_OUT_OF_MEM;
+	m.done.status = exit_status();
+	m.done.ran_ns = start - fn.began;
+	fn.requests++;
+	if (!send_msg(&m, fn.out_wire.data, (size_t)n))
+		return false;
+	if (snapshot_rewind(fn.kernel, &r)) {
+		log_error("function: the sandbox can't be set back");
+		return false;
+	}
+	if (fn.trainings < TRAININGS) {
+		fn.trainings++;
+		if (snapshot_learn(fn.kernel) < 0)
+			return false;
+	}
+	fn.phase = READY;
+	return send_ready(now_ns() - start, &r);
+}
+
+/* A message of the server's. False: leave. */
+static bool handle_message(void)
+{
+	struct fn_msg m = {.type = FN_IMAGE};
+
+	if (!receive())
+		return false;
+	switch (fn.in_wire.msg.type) {
+	case FN_INVOKE:
+		return fn.phase == READY && begin();
+	case FN_BODY:
+		if (fn.phase == SERVING)
+			take_body();
+		return true;
+	case FN_CANCEL:
+		return fn.phase != SERVING || finish(FN_CANCELLED);
+	case FN_SNAPSHOT:
+		return fn.phase == READY && send_fd(&m, NULL, 0, snapshot_image());
+	default:
+		log_error("function: unknown message %u", fn.in_wire.msg.type);
+		return false;
+	}
+}
+
+/* ---- coming up ---- */
+
+static bool all_asleep(void)
+{
+	struct kernel *k = fn.kernel;
+	uint64_t nr = 1, value;
+	bool asleep = true;
+
+	mutex_lock(&k->tasklist);
+	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
+		const struct task *t = ((struct pid *)(uintptr_t)value)->task;
+
+		if (t && !t->exiting && atomic_load(&t->state) != TASK_SLEEPING &&
+		    atomic_load(&t->state) != TASK_STOPPED)
+			asleep = false;
+	}
+	mutex_unlock(&k->tasklist);
+	return asleep;
+}
+
+/* Freezes. False: it can't be done, and has been said. */
+static bool freeze(void)
+{
+	char why[256];
+
+	if (!pump_stderr())
+		return false;
+	if (snapshot_freeze(fn.kernel, why, sizeof(why))) {
+		send_failed(EXIT_KVMSBOX, "%s", why);
+		return false;
+	}
+	fn.phase = READY;
+	return send_ready(now_ns() - fn.since, NULL);
+}
+
+/* ---- the loop ---- */
+
+static int wait_ms(void)
+{
+	uint64_t left;
+
+	if (fn.phase == BOOTING)
+		return atomic_load(&fn.asked) ? ASLEEP_MS : 100;
+	if (fn.phase == READY)
+		return -1;
+	if (!fn.deadline)
+		return FLUSH_MS;
+	left = fn.deadline - MIN(now_ns(), fn.deadline);
+	return (int)MIN(left / 1000000 + 1, (uint64_t)FLUSH_MS);
+}
+
+/* What there is to do beside messages. False: leave. */
+static bool look(bool *asleep)
+{
+	if (fn.phase == BOOTING) {
+		bool now;
+
+		if (!pump_stderr())
+			return false;
+		if (atomic_load(&fn.ended)) {
+			send_failed(exit_status(),
+				    "it ended with status %d before it read its input",
+				    exit_status());
+			return false;
+		}
+		now = atomic_load(&fn.asked) && all_asleep();
+		if (atomic_load(&fn.starved) || (now && *asleep))
+			return freeze();
+		*asleep = now;
+		return true;
+	}
+	if (fn.phase != SERVING)
+		return true;
+	if (atomic_load(&fn.ended))
+		return finish(0);
+	if (fn.deadline && now_ns() >= fn.deadline)
+		return finish(FN_TIMED_OUT);
+	if (forward_watch_memory(fn.kernel))
+		fn.out_of_memory = true;
+	push_body();
+	if (!pump_stderr() || !pump(fnk.out, FN_STDOUT, &fn.sent, fn.max_output))
+		return false;
+	if (fn.max_output && fn.sent > fn.max_output)
+		return finish(FN_TOO_MUCH);
+	return true;
+}
+
+static void serve(void)
+{
+	struct pollfd p[2] = {{.fd = fn.event, .events = POLLIN}, {.fd = fn.channel}};
+	bool asleep = false;
+	uint64_t count;
+
+	for (;;) {
+		/* No more of the body before the program has taken what there is. */
+		p[1].events = fn.pending ? 0 : POLLIN;
+		if (poll(p, 2, wait_ms()) < 0 && errno != EINTR)
+			return;
+		if (p[0].revents & POLLIN)
+			(void)!read(fn.event, &count, sizeof(count));
+		if (p[1].revents & (POLLERR | POLLHUP) && !(p[1].revents & POLLIN))
+			return;
+		if (p[1].revents & POLLIN && !handle_message())
+			return;
+		if (!look(&asleep))
+			return;
+	}
+}
+
+int function_prepare(struct kernel *k, const struct vfs_ctx *ctx, struct fd_table *files,
+		     unsigned int kind, unsigned int port, int channel)
+{
+	struct file *ours[3], *theirs[3];
+	int err;
+
+	fn.kernel = k;
+	fnk.kind = kind;
+	fnk.port = port;
+	fn.channel = channel;
+	fn.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fn.event < 0)
+		return -errno;
+	for (int i = 0; i < 3; i++) {
+		err = i ? pipe_create(NULL, 0, &ours[i], &theirs[i])
+			: pipe_create(NULL, 0, &theirs[i], &ours[i]);
+		if (!err)
+			err = fd_replace(ctx, files, theirs[i], (unsigned int)i, false, 1024);
+		if (err < 0)
+			return err;
+	}
+	fnk.in = ours[0];
+	fnk.out = ours[1];
+	fnk.err = ours[2];
+	pipe_on_empty(pipe_of(ours[0]), input_empty);
+	fnk.output = (struct waiter){.mask = EPOLLIN, .fn = output_came};
+	list_init(&fnk.output.node);
+	waitq_add(pipe_waitq(pipe_of(fnk.out)), &fnk.output);
+	return snapshot_prepare();
+}
+
+int function_serve(struct thread_group *init, uint64_t since)
+{
+	fnk.init = init;
+	fn.since = since;
+	kernel_all_ended = all_ended;
+	if (kernel_start_process(fn.kernel, init)) {
+		send_failed(EXIT_KVMSBOX, "can't start the program");
+		return EXIT_KVMSBOX;
+	}
+	task_last_exit = last_exit;
+	serve();
+	return 0;
+}

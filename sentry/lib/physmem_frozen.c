@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See physmem_frozen.h. All state here is the host process's. */
+#include "sentry/lib/physmem_frozen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sentry/lib/log.h"
+#include "sentry/lib/physmem_internal.h"
+
+#define MAX_HOT	   4096 /* frames: setting more back costs more than their faults would */
+#define KEEP_TAKEN 1024 /* frames handed out since that stay resident, zeroed */
+#define LOOK	   512u /* frames per look at residency */
+
+struct frame_list {
+	uint32_t *v;
+	size_t n, cap;
+};
+
+struct taken {
+	uint32_t frame, n;
+};
+
+bool physmem_tracking;
+
+static struct {
+	const uint8_t *view;
+	uint32_t extent;    /* frames */
+	uint64_t *used;	    /* bit per frame below extent: had a reference */
+	uint64_t *stored;   /* its contents are in the image; else it was zero */
+	uint64_t *checked;  /* see the header; cleared for skipped ones */
+	uint64_t *hot_bits; /* is in hot */
+	struct frame_list check_stored, check_zero, hot;
+	pthread_mutex_t lock; /* taken, written */
+	struct taken *taken;
+	size_t nr_taken, cap_taken;
+	struct frame_list written, zeroed;
+} fz = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool bit(const uint64_t *map, uint32_t i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static void bit_set(uint64_t *map, uint32_t i)
+{
+	map[i / 64] |= 1ULL << (i % 64);
+}
+
+static void bit_clear(uint64_t *map, uint32_t i)
+{
+	map[i / 64] &= ~(1ULL << (i % 64));
+}
+
+static void *frame_ptr(uint32_t frame)
+{
+	return phys_ptr((gpa_t)frame << PAGE_SHIFT);
+}
+
+static const void *frame_image(uint32_t frame)
+{
+	return fz.view + ((uint64_t)frame << PAGE_SHIFT);
+}
+
+static bool page_is_zero(const void *page)
+{
+	const uint64_t *p = page;
+
+	return !p[0] && !p[511] && !memcmp(p, p + 1, PAGE_SIZE - 8);
+}
+
+static bool list_add_frame(struct frame_list *l, uint32_t frame)
+{
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 256;
+		uint32_t *v = hrealloc(l->v, cap * sizeof(*v));
+
+		if (!v)
+			return false;
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n++] = frame;
+	return true;
+}
+
+gpa_t physmem_extent(void)
+{
+	return physmem->next;
+}
+
+void physmem_tables(gpa_t *from, gpa_t *to)
+{
+	*from = TABLES_BASE;
+	*to = tables.next;
+}
+
+gpa_t physmem_tables_free(void)
+{
+	return tables.free;
+}
+
+void physmem_kernel_regions(struct phys_region r[PHYS_KERNEL_REGIONS])
+{
+	size_t n = physmem->next >> PAGE_SHIFT;
+
+	/* A block's buddy is looked at, which may be further on. */
+	n += EXTENT_MAX;
+	r[0] = (struct phys_region){REFS_BASE, REFS_BASE + n * sizeof(*refs)};
+	r[1] = (struct phys_region){LINKS_BASE, LINKS_BASE + n * sizeof(*links)};
+	r[2] = (struct phys_region){KEPT_BASE, KEPT_BASE + n / 8};
+	for (int i = 0; i < PHYS_KERNEL_REGIONS; i++) {
+		r[i].start = PAGE_ALIGN_DOWN(r[i].start);
+		r[i].end = PAGE_ALIGN_UP(r[i].end);
+	}
+}
+
+uintptr_t physmem_kernel_end(void)
+{
+	return PAGE_ALIGN_UP(KEPT_BASE + NR_FRAMES / 8);
+}
+
+void physmem_punch(gpa_t gpa, size_t n)
+{
+	fallocate(phys_host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+		  (off_t)(n * PAGE_SIZE));
+}
+
+/* ---- freezing ---- */
+
+static void forget(void)
+{
+	physmem_tracking = false;
+	kfree(fz.used);
+	kfree(fz.stored);
+	kfree(fz.checked);
+	kfree(fz.hot_bits);
+	fz.used = fz.stored = fz.checked = fz.hot_bits = NULL;
+	fz.check_stored.n = fz.check_zero.n = fz.hot.n = fz.written.n = fz.zeroed.n = 0;
+	fz.nr_taken = 0;
+	fz.extent = 0;
+}
+
+static int write_all(int fd, const uint8_t *p, size_t n, uint64_t offset)
+{
+	while (n) {
+		ssize_t done = pwrite(fd, p, n, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return done ? -errno : -EIO;
+		p += done;
+		n -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}
+
+/* Writes the frames among @n from @frame that are used and not zero; those are marked stored. */
+static int store(int fd, uint64_t offset, uint32_t frame, uint32_t n, const unsigned char *vec)
+{
+	uint32_t i, run;
+	int err = 0;
+
+	for (i = 0; i < n && !err; i += run) {
+		run = 0;
+		while (i + run < n && bit(fz.used, frame + i + run) && (vec[i + run] & 1) &&
+		       !page_is_zero(frame_ptr(frame + i + run))) {
+			bit_set(fz.stored, frame + i + run);
+			run++;
+		}
+		if (run)
+			err = write_all(fd, frame_ptr(frame + i), run * PAGE_SIZE,
+					offset + ((uint64_t)(frame + i) << PAGE_SHIFT));
+		else
+			run = 1;
+	}
+	return err;
+}
+
+int physmem_freeze(int fd, uint64_t offset, const void *view)
+{
+	unsigned char vec[LOOK];
+	uint32_t extent = (uint32_t)(physmem->next >> PAGE_SHIFT);
+	size_t words = extent / 64 + 1;
+	int err = 0;
+
+	forget();
+	fz.used = hcalloc(words, 8);
+	fz.stored = hcalloc(words, 8);
+	fz.checked = hcalloc(words, 8);
+	fz.hot_bits = hcalloc(words, 8);
+	if (!fz.used || !fz.stored || !fz.checked || !fz.hot_bits) {
+		forget();
+		return -ENOMEM;
+	}
+	fz.view = view;
+	fz.extent = extent;
+	for (uint32_t f = 0; f < extent; f++) {
+		if (atomic_load_explicit(&refs[f], memory_order_relaxed)) {
+			bit_set(fz.used, f);
+			bit_set(fz.checked, f);
+		}
+	}
+	for (uint32_t f = 0; f < extent && !err; f += LOOK) {
+		uint32_t n = MIN(LOOK, extent - f);
+
+		/* To read a hole would fill it. */
+		if (mincore(frame_ptr(f), n * PAGE_SIZE, vec))
+			memset(vec, 1, n);
+		err = store(fd, offset, f, n, vec);
+	}
+	if (err)
+		forget();
+	return err;
+}
+
+void physmem_frozen_tracked(gpa_t gpa)
+{
+	if (phys_is_ram(gpa) && gpa >> PAGE_SHIFT < fz.extent)
+		bit_clear(fz.checked, (uint32_t)(gpa >> PAGE_SHIFT));
+}
+
+void physmem_frozen_skip(gpa_t gpa)
+{
+	physmem_frozen_tracked(gpa);
+}
+
+int physmem_frozen_ready(void)
+{
+	bool ok = true;
+
+	for (uint32_t f = 0; f < fz.extent && ok; f++) {
+		if (!fz.checked[f / 64]) {
+			f |= 63;
+			continue;
+		}
+		if (bit(fz.checked, f))
+			ok = list_add_frame(bit(fz.stored, f) ? &fz.check_stored : &fz.check_zero,
+					    f);
+	}
+	if (!ok) {
+		forget();
+		return -ENOMEM;
+	}
+	physmem_tracking = true;
+	return 0;
+}
+
+/* ---- what happens meanwhile ---- */
+
+void physmem_note_taken(gpa_t gpa, size_t n)
+{
+	struct taken t = {(uint32_t)(gpa >> PAGE_SHIFT), (uint32_t)n}, *last;
+
+	pthread_mutex_lock(&fz.lock);
+	last = fz.nr_taken ? &fz.taken[fz.nr_taken - 1] : NULL;
+	if (last && last->frame + last->n == t.frame) {
+		last->n += t.n;
+	} else {
+		if (fz.nr_taken == fz.cap_taken) {
+			size_t cap = fz.cap_taken ? fz.cap_taken * 2 : 256;
+			struct taken *v = hrealloc(fz.taken, cap * sizeof(*v));
+
+			/* A frame that isn't set back would be another request's secret. */
+			BUG_ON(!v);
+			fz.taken = v;
+			fz.cap_taken = cap;
+		}
+		fz.taken[fz.nr_taken++] = t;
+	}
+	pthread_mutex_unlock(&fz.lock);
+}
+
+void physmem_note_written(gpa_t gpa)
+{
+	bool ok;
+
+	if (likely(!physmem_tracking) || !phys_is_ram(gpa))
+		return;
+	pthread_mutex_lock(&fz.lock);
+	ok = list_add_frame(&fz.written, (uint32_t)(gpa >> PAGE_SHIFT));
+	pthread_mutex_unlock(&fz.lock);
+	BUG_ON(!ok);
+}
+
+/* ---- setting back ---- */
+
+/* True: it had changed. */
+static bool set_back(uint32_t frame)
+{
+	void *p = frame_ptr(frame);
+
+	if (bit(fz.stored, frame)) {
+		if (!memcmp(p, frame_image(frame), PAGE_SIZE))
+			return false;
+		memcpy(p, frame_image(frame), PAGE_SIZE);
+		return true;
+	}
+	if (page_is_zero(p))
+		return false;
+	memset(p, 0, PAGE_SIZE);
+	return true;
+}
+
+void physmem_set_back(gpa_t gpa)
+{
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
+
+	/* One that was free then is among the taken. */
+	if (phys_is_ram(gpa) && frame < fz.extent && bit(fz.used, frame))
+		(void)set_back(frame);
+}
+
+bool physmem_make_hot(gpa_t gpa)
+{
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
+
+	if (!phys_is_ram(gpa) || frame >= fz.extent || !bit(fz.used, frame))
+		return false;
+	if (bit(fz.hot_bits, frame))
+		return true;
+	if (fz.hot.n == MAX_HOT || !list_add_frame(&fz.hot, frame))
+		return false;
+	bit_set(fz.hot_bits, frame);
+	return true;
+}
+
+/* Checked frames that were zero: only those that the host holds can have changed. */
+static void set_back_zero(struct physmem_rewound *r)
+{
+	const struct frame_list *l = &fz.check_zero;
+	unsigned char vec[LOOK];
+	size_t i, n;
+
+	for (i = 0; i < l->n; i += n) {
+		for (n = 1; n < LOOK && i + n < l->n && l->v[i + n] == l->v[i] + n; n++)
+			;
+		if (mincore(frame_ptr(l->v[i]), n * PAGE_SIZE, vec))
+			memset(vec, 1, n);
+		for (size_t k = 0; k < n; k++)
+			r->copied += (vec[k] & 1) && set_back(l->v[i + k]);
+		r->looked += n;
+	}
+}
+
+/* Frames handed out since that were free before: zero again. */
+static void zero_taken(const struct taken *t, struct physmem_rewound *r)
+{
+	unsigned char vec[LOOK];
+	uint32_t i, n;
+
+	for (i = 0; i < t->n; i += n) {
+		n = MIN(t->n - i, LOOK);
+		if (n == 1)
+			vec[0] = 1;
+		else if (mincore(frame_ptr(t->frame + i), n * PAGE_SIZE, vec))
+			memset(vec, 1, n);
+		for (uint32_t k = 0; k < n; k++) {
+			uint32_t f = t->frame + i + k;
+
+			if (!(vec[k] & 1) || (f < fz.extent && bit(fz.used, f)))
+				continue;
+			if (r->zeroed++ < KEEP_TAKEN && list_add_frame(&fz.zeroed, f))
+				memset(frame_ptr(f), 0, PAGE_SIZE);
+			else
+				physmem_punch((gpa_t)f << PAGE_SHIFT, 1);
+		}
+	}
+}
+
+void physmem_rewind(struct physmem_rewound *r)
+{
+	*r = (struct physmem_rewound){0};
+	for (size_t i = 0; i < fz.hot.n; i++)
+		r->copied += set_back(fz.hot.v[i]);
+	for (size_t i = 0; i < fz.check_stored.n; i++)
+		r->copied += set_back(fz.check_stored.v[i]);
+	for (size_t i = 0; i < fz.written.n; i++)
+		physmem_set_back((gpa_t)fz.written.v[i] << PAGE_SHIFT);
+	r->looked = fz.hot.n + fz.check_stored.n;
+	set_back_zero(r);
+	for (size_t i = 0; i < fz.nr_taken; i++)
+		zero_taken(&fz.taken[i], r);
+}
+
+void physmem_rewind_done(void)
+{
+	/* What was zeroed is resident and free: see frames_resident. */
+	for (size_t i = 0; i < fz.zeroed.n; i++)
+		physmem_kept_set(fz.zeroed.v[i]);
+	fz.zeroed.n = 0;
+	fz.nr_taken = 0;
+	fz.written.n = 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Snapshots: the whole of a sandbox's state as memory.
+ *
+ *	kernel state	the arena with the frame allocator's tables; the kernel's static variables
+ *	guest memory	what frames hold
+ *	page tables
+ *	tasks		registers are in the arena; segment bases and extended state are put there
+ *
+ * A frozen sandbox has all of it in an *image*, a sealed memory file (snapshot_image.h has its
+ * layout), and can be *set back* to that in place as often as wanted, at a cost that goes with what
+ * has changed since. Kernel state is mapped privately from the image, so the host knows which of its
+ * pages have changed; guest memory is told apart by write protection (sentry/mm/frozen.h).
+ *
+ * What belongs to the host process goes on through all this: threads, descriptors, vCPUs and stubs
+ * (arena.h: the host's arena), clocks.
+ *
+ * Everything here is called by one thread that is no task's, and that holds no locks.
+ */
+#ifndef SENTRY_SNAPSHOT_H
+#define SENTRY_SNAPSHOT_H
+
+#include "sentry/lib/types.h"
+
+struct kernel;
+
+/*
+ * What has to be opened while that is still allowed: before lockdown, in a sandbox that is going to
+ * be frozen. 0 or -errno.
+ */
+int snapshot_prepare(void) __must_check;
+
+/*
+ * Stops all tasks and makes this the frozen state; no task runs afterwards. Again later, with the
+ * state set back, for what mm_train_replay has added. 0, or -errno with one line in @why: the
+ * sandbox goes on then.
+ */
+int snapshot_freeze(struct kernel *k, char *why, size_t size) __must_check;
+/* Is there a frozen state? */
+bool snapshot_exists(void);
+/* The image; the snapshot's. */
+int snapshot_image(void);
+
+/* Lets the frozen tasks run. 0 or -EAGAIN: no host thread to be had; set it back. */
+int snapshot_resume(struct kernel *k) __must_check;
+
+struct snapshot_rewound {
+	size_t kernel_pages; /* set back */
+	size_t frames, looked, zeroed;
+	size_t entries; /* of page tables */
+};
+/*
+ * Stops all tasks and sets everything back. 0, or -errno: the sandbox can't be used any more.
+ */
+int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r) __must_check;
+/*
+ * The next run notes what faults bring, and after its snapshot_rewind snapshot_learn makes that part
+ * of the frozen state. Returns how many pages that were, or -errno: as snapshot_freeze.
+ */
+void snapshot_train(void);
+long snapshot_learn(struct kernel *k);
+
+#endif

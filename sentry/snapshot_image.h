@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The image of a frozen sandbox as a memory file: sparse, each kind of state at a fixed place, so
+ * that it is mapped in one piece each. It begins with a device tree (libfdt):
+ *
+ *	/		compatible "kvmsbox,snapshot-1", build (the program that made it), cpu,
+ *			platform, memory-limit, ncpus
+ *	/image		of the root file system: path, size
+ *	/kernel		statics (address, size)…, extent, frozen (address of struct frozen)
+ *	/memory		extent, tables
+ */
+#ifndef SENTRY_SNAPSHOT_IMAGE_H
+#define SENTRY_SNAPSHOT_IMAGE_H
+
+#include "sentry/lib/arena.h"
+#include "sentry/lib/physmem.h"
+
+#define IMAGE_META_SIZE	 65536UL
+#define IMAGE_STATICS	 (1UL << 20) /* the pieces of world_statics, one behind the other */
+#define IMAGE_TABLES	 (2UL << 30)
+#define IMAGE_TABLES_MAX (1UL << 30)
+#define IMAGE_KERNEL	 (4UL << 30)
+#define IMAGE_KERNEL_MAX (28UL << 30)
+#define IMAGE_RAM	 (32UL << 30)
+#define IMAGE_SIZE	 (IMAGE_RAM + PHYS_RAM_SIZE)
+
+/* Where a process maps its image, to read. */
+#define IMAGE_VIEW 0x280000000000UL
+
+#endif
