@@ -348,6 +348,16 @@ int vdso_map(struct mm *mm)
 	return err;
 }
 
+void vdso_restored(void)
+{
+	write_begin();
+	vvar->usable = 0;
+	write_end();
+	keeper.runs = host_uses_tsc();
+	if (keeper.runs)
+		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
+}
+
 gpa_t vdso_clock_frame(void)
 {
 	return vvar_frame;

@@ -17,6 +17,8 @@ int vdso_init(void) __must_check;
 /* Maps vvar and vDSO somewhere into @mm and sets mm->vdso. 0 or -errno. */
 int vdso_map(struct mm *mm) __must_check;
 /* CLOCK_REALTIME, MONOTONIC, their coarse kinds, RAW, BOOTTIME: as the vDSO says. 0 or -EINVAL. */
+/* The page is another process's that has been restored here: begins anew with the host's clocks. */
+void vdso_restored(void);
 /* The frame that the clocks are published in: the sentry's, whatever becomes of the sandbox. */
 gpa_t vdso_clock_frame(void);
 int vdso_clock_gettime(clockid_t clock, struct timespec *ts);

@@ -60,6 +60,8 @@ struct platform_stat {
 struct platform_type {
 	const char *name;
 	const char *summary; /* one line for doctor */
+	/* The guest uses this process's own mappings of memory: they may be private ones. */
+	bool own_memory;
 	/* First touches of mapped memory are dear unless the host holds it already. */
 	bool dear_touch;
 	/*
@@ -135,6 +137,11 @@ struct platform_type {
 	/* @fpu: arch_fpu_size() bytes, 64-byte aligned, XSAVE standard format. */
 	void (*ctx_get_fpu)(struct context *ctx, void *fpu);
 	void (*ctx_set_fpu)(struct context *ctx, const void *fpu);
+	/*
+	 * The calling thread, which may have run @ctx, leaves it to another. Its state can be had
+	 * from any thread then. NULL: nothing to do.
+	 */
+	void (*ctx_leave)(struct context *ctx);
 	/*
 	 * The calling thread runs no context for a while, perhaps never again; may be NULL. Its
 	 * last contexts may still be there.

@@ -34,6 +34,7 @@
 #include "sentry/lockdown.h"
 #include "sentry/objects.h"
 #include "sentry/passwd.h"
+#include "sentry/snapshot.h"
 #include "sentry/syscalls.h"
 #include "vfs/procfs/procfs.h"
 #include "vfs/rootfs.h"
@@ -569,6 +570,38 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 	run(&b, init);
 	if (b.console)
 		console_finish(b.console);
+}
+
+void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
+		    struct boot_result *result)
+{
+	struct boot b = {.result = result};
+	const struct platform_type *type;
+	char why[512] = "";
+	int err;
+
+	memset(result, 0, sizeof(*result));
+	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	forward_block_signals();
+	if (snapshot_restore(image_fd, platform, &b.kernel, why, sizeof(why))) {
+		fail(&b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	type = b.kernel->platform->type;
+	fast_restored(type, poll_percent);
+	if (lockdown(type, false, why, sizeof(why))) {
+		fail(&b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	err = snapshot_adopt(b.kernel, image_fd);
+	if (err) {
+		fail(&b, EXIT_KVMSBOX, "can't set the sandbox up: %s", strerror(-err));
+		return;
+	}
+	result->boot_ns = since(&b.start);
+	result->status = function_restored(b.kernel, channel,
+					   (uint64_t)b.start.tv_sec * 1000000000 +
+						   (uint64_t)b.start.tv_nsec);
 }
 
 void sentry_print_stats(int fd, const struct boot_result *result)

@@ -28,6 +28,12 @@ struct boot_result {
 void sentry_run(int dtb_fd, struct boot_result *result);
 
 /* After sentry_run: what --stats prints. */
+/*
+ * The same for the sandbox in the snapshot on @image_fd, which serves a function over @channel.
+ * @platform: NULL for the one it was made on. @poll_percent: as in the configuration.
+ */
+void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
+		    struct boot_result *result);
 void sentry_print_stats(int fd, const struct boot_result *result);
 
 #endif

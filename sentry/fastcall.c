@@ -27,6 +27,12 @@ void fast_init(const struct platform_type *type, bool rewrite, unsigned int shar
 		poller_init(share, type->spin);
 }
 
+void fast_restored(const struct platform_type *type, unsigned int share)
+{
+	if (rewrite_enabled && share)
+		poller_init(share, type->spin);
+}
+
 void fast_task_init(struct task *t)
 {
 	t->fast.slot = -1;

@@ -63,6 +63,9 @@ void fast_get_stats(struct fast_stats *st);
  */
 void fast_init(const struct platform_type *type, bool rewrite, unsigned int share);
 
+/* The same in a process whose kernel state is another's, restored. */
+void fast_restored(const struct platform_type *type, unsigned int share);
+
 void fast_task_init(struct task *t);
 /* Around ctx_run. */
 void fast_enter(struct task *t);

@@ -105,10 +105,10 @@ static bool wait_a_moment(unsigned int ms)
 	return all;
 }
 
-static void decide(bool discard)
+void freezer_thaw(void)
 {
 	pthread_mutex_lock(&fz.lock);
-	fz.discard = discard;
+	fz.discard = false;
 	fz.round++;
 	atomic_store(&freezer_state, FREEZER_RUNNING);
 	pthread_cond_broadcast(&fz.decided);
@@ -131,21 +131,18 @@ int freezer_stop(struct kernel *k, bool discard, unsigned int ms)
 		if (wait_a_moment(NUDGE_MS))
 			return 0;
 	}
-	decide(false);
+	freezer_thaw();
 	return -ETIMEDOUT;
-}
-
-void freezer_thaw(void)
-{
-	decide(false);
 }
 
 void freezer_discard(void)
 {
-	struct timespec pause = {.tv_nsec = 20000};
-
-	decide(true);
-	/* They only have to unwind. */
+	pthread_mutex_lock(&fz.lock);
+	fz.discard = true;
+	fz.round++;
+	pthread_cond_broadcast(&fz.decided);
 	while (atomic_load(&fz.live))
-		nanosleep(&pause, NULL);
+		pthread_cond_wait(&fz.arrived, &fz.lock);
+	atomic_store(&freezer_state, FREEZER_RUNNING);
+	pthread_mutex_unlock(&fz.lock);
 }

@@ -485,19 +485,25 @@ static void serve(void)
 	}
 }
 
+static int open_events(struct kernel *k, int channel)
+{
+	fn.kernel = k;
+	fn.channel = channel;
+	fn.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return fn.event < 0 ? -errno : 0;
+}
+
 int function_prepare(struct kernel *k, const struct vfs_ctx *ctx, struct fd_table *files,
 		     unsigned int kind, unsigned int port, int channel)
 {
 	struct file *ours[3], *theirs[3];
 	int err;
 
-	fn.kernel = k;
+	err = open_events(k, channel);
+	if (err)
+		return err;
 	fnk.kind = kind;
 	fnk.port = port;
-	fn.channel = channel;
-	fn.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (fn.event < 0)
-		return -errno;
 	for (int i = 0; i < 3; i++) {
 		err = i ? pipe_create(NULL, 0, &ours[i], &theirs[i])
 			: pipe_create(NULL, 0, &theirs[i], &ours[i]);
@@ -527,5 +533,18 @@ int function_serve(struct thread_group *init, uint64_t since)
 	}
 	task_last_exit = last_exit;
 	serve();
+	return 0;
+}
+
+int function_restored(struct kernel *k, int channel, uint64_t since)
+{
+	int err = open_events(k, channel);
+
+	if (err)
+		return EXIT_KVMSBOX;
+	fn.phase = READY;
+	task_last_exit = last_exit;
+	if (send_ready(now_ns() - since, NULL))
+		serve();
 	return 0;
 }

@@ -28,4 +28,10 @@ int function_prepare(struct kernel *k, const struct vfs_ctx *ctx, struct fd_tabl
  */
 int function_serve(struct thread_group *init, uint64_t since);
 
+/*
+ * The same for a sandbox that snapshot_restore has made of an image, which snapshot_adopt has taken
+ * for its frozen state: it is ready at once.
+ */
+int function_restored(struct kernel *k, int channel, uint64_t since);
+
 #endif

@@ -164,7 +164,7 @@ static int store_kernel(int fd)
 	return err;
 }
 
-static void restore_statics(void)
+void snapshot_statics_restore(void)
 {
 	const uint8_t *view = (const uint8_t *)IMAGE_VIEW + IMAGE_STATICS;
 	struct world_piece pieces[2];
@@ -268,7 +268,7 @@ static int restore_kernel(const struct phys_region r[NR_REGIONS], size_t *restor
 		if (snap.no_scan)
 			err = restore_read(&r[i], restored);
 	}
-	restore_statics();
+	snapshot_statics_restore();
 	return err;
 }
 
@@ -370,7 +370,7 @@ static void save_contexts(struct frozen *f)
 	}
 }
 
-static void load_contexts(const struct frozen *f)
+void snapshot_load_contexts(const struct frozen *f)
 {
 	const struct platform_type *pt = f->kernel->platform->type;
 
@@ -515,11 +515,31 @@ int snapshot_freeze(struct kernel *k, char *why, size_t size)
 	poller_forget();
 	err = freeze_held(k, again);
 	if (!err)
-		load_contexts(snapshot_frozen);
+		snapshot_load_contexts(snapshot_frozen);
 	world_release();
 	if (err)
 		snprintf(why, size, "can't freeze the sandbox: %s", strerror(-err));
 	return err;
+}
+
+void snapshot_mark_stored(uintptr_t start, size_t len)
+{
+	for (uintptr_t at = start; at < start + len; at += PAGE_SIZE)
+		snap.stored[kernel_page(at) / 64] |= 1UL << (kernel_page(at) % 64);
+}
+
+int snapshot_adopt(struct kernel *k, int fd)
+{
+	int err = make_records(snapshot_frozen);
+
+	if (err)
+		return err;
+	snap.fd = fd;
+	hostfd_freeze();
+	platform_freeze(k->platform);
+	snapshot_load_contexts(snapshot_frozen);
+	ktimer_resync();
+	return 0;
 }
 
 int snapshot_resume(struct kernel *k)
@@ -557,7 +577,7 @@ int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 	kernel_regions(regions);
 	err = restore_kernel(regions, &r->kernel_pages);
 	physmem_rewind_done();
-	load_contexts(snapshot_frozen);
+	snapshot_load_contexts(snapshot_frozen);
 	world_release();
 	ktimer_resync();
 	return err;

@@ -60,4 +60,17 @@ int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r) __must_check;
 void snapshot_train(void);
 long snapshot_learn(struct kernel *k);
 
+/*
+ * Instead of booting: this process becomes the sandbox of the image @fd, which it keeps. @platform:
+ * NULL for the one it was made on. Before lockdown; then snapshot_adopt makes it the frozen state,
+ * for snapshot_resume. 0, or -errno with one line in @why.
+ */
+int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why,
+		     size_t size) __must_check;
+/*
+ * What is mapped from @fd is the frozen state from now on. Nothing runs yet. The pages of kernel
+ * state that hold something have been told by snapshot_mark_stored. 0 or -errno.
+ */
+int snapshot_adopt(struct kernel *k, int fd) __must_check;
+
 #endif

@@ -31,5 +31,21 @@ void snapshot_cpu(uint64_t cpu[SNAPSHOT_CPU_WORDS]);
 /* The device tree at the image's beginning, into @fdt. 0 or -errno. */
 int snapshot_meta_build(void *fdt, size_t size, const struct kernel *k, const char *root_path,
 			uint64_t root_size) __must_check;
+/* What it says, checked. Strings point into it. */
+struct snapshot_meta {
+	uint64_t arena, extent, tables, tables_free;
+	const char *root_path, *platform;
+	uint64_t root_size;
+};
+/* 0, or -EINVAL with the reason in @why. */
+int snapshot_meta_parse(const void *fdt, size_t fdt_size, struct snapshot_meta *m, char *why,
+			size_t size) __must_check;
+
+/* ---- snapshot.c ---- */
+void snapshot_statics_restore(void);
+/* Contexts as the frozen state has them. */
+void snapshot_load_contexts(const struct frozen *f);
+/* These pages of kernel state are in the image. */
+void snapshot_mark_stored(uintptr_t start, size_t len);
 
 #endif

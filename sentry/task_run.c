@@ -194,19 +194,21 @@ static void run_task(struct task *t)
 	t->host_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
-	for (;;) {
-		if (freezer_active() && freezer_park(t)) {
+	while (!discarded) {
+		if (freezer_active() && freezer_park(t))
 			discarded = true;
-			break;
-		}
-		if (signal_deliver(t))
+		else if (signal_deliver(t))
 			run_once(t);
-		else if (!task_last_exit || !task_last_exit(t))
+		else if (task_last_exit && task_last_exit(t))
+			discarded = true;
+		else
 			break;
 	}
 	if (!discarded) {
 		task_exit(t);
 		kernel_thread_ended(k);
+	} else if (k->platform->type->ctx_leave) {
+		k->platform->type->ctx_leave(t->ctx);
 	}
 	freezer_task_ended();
 }

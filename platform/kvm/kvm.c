@@ -231,6 +231,7 @@ const struct platform_type kvm_platform = {
 	.rewrite_after = 2,
 	.spin = 20000,
 	.dear_touch = true,
+	.own_memory = true,
 	.probe = kvm_probe,
 	.is_costly = kvm_is_costly,
 	.prepare = kvm_vm_prepare,

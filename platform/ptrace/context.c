@@ -50,6 +50,16 @@ void ptrace_ctx_destroy(struct context *base)
 	kfree(ctx);
 }
 
+void ptrace_ctx_leave(struct context *base)
+{
+	struct ptrace_context *ctx = to_ctx(base);
+
+	if (!ctx->stub.thread)
+		return;
+	context_detach(ctx);
+	place_leave(&ctx->stub);
+}
+
 void ptrace_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_base)
 {
 	struct ptrace_context *ctx = to_ctx(base);

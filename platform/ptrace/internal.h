@@ -154,6 +154,7 @@ void stub_threads_park_all(void *unused);
  */
 struct context *ptrace_ctx_create(struct platform *base);
 void ptrace_ctx_destroy(struct context *base);
+void ptrace_ctx_leave(struct context *base);
 int ptrace_ctx_run(struct context *base, struct address_space *as, struct arch_regs *regs,
 		   struct trap *trap);
 void ptrace_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_base);

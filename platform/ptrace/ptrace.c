@@ -272,6 +272,7 @@ const struct platform_type ptrace_platform = {
 	.ctx_set_bases = ptrace_ctx_set_bases,
 	.ctx_get_fpu = ptrace_ctx_get_fpu,
 	.ctx_set_fpu = ptrace_ctx_set_fpu,
+	.ctx_leave = ptrace_ctx_leave,
 	.thread_idle = ptrace_thread_idle,
 	.ctx_user_ns = stub_ctx_user_ns,
 };

@@ -21,14 +21,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
+#include "sentry/lib/world.h"
 
-struct physmem *physmem;
+__kernel_state struct physmem *physmem;
 struct phys_host phys_host = {.fd = -1};
 struct phys_tables tables;
 
@@ -604,13 +606,31 @@ uint32_t frame_refs(gpa_t gpa)
 	return phys_is_ram(gpa) ? atomic_load(&refs[gpa >> PAGE_SHIFT]) : 0;
 }
 
+/* What this process has that isn't shared with the image or others: the arenas are little. */
+static uint64_t private_resident(void)
+{
+	unsigned long size, resident, shared;
+	char buf[128];
+	ssize_t n = pread(phys_host.statm, buf, sizeof(buf) - 1, 0);
+
+	if (n <= 0)
+		return 0;
+	buf[n] = 0;
+	if (sscanf(buf, "%lu %lu %lu", &size, &resident, &shared) != 3)
+		return 0;
+	return (resident - shared) * PAGE_SIZE;
+}
+
 void physmem_stats(struct physmem_stats *st)
 {
 	struct stat sb;
 
 	st->limit = physmem->limit;
 	st->frames = atomic_load(&physmem->frames);
-	st->resident = fstat(phys_host.fd, &sb) ? 0 : (uint64_t)sb.st_blocks * 512;
+	if (phys_host.fd < 0)
+		st->resident = private_resident();
+	else
+		st->resident = fstat(phys_host.fd, &sb) ? 0 : (uint64_t)sb.st_blocks * 512;
 }
 
 void physmem_limits(struct physmem_stats *st)

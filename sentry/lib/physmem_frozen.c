@@ -125,8 +125,20 @@ uintptr_t physmem_kernel_end(void)
 
 void physmem_punch(gpa_t gpa, size_t n)
 {
-	fallocate(phys_host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-		  (off_t)(n * PAGE_SIZE));
+	if (phys_host.fd >= 0) {
+		fallocate(phys_host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+			  (off_t)(n * PAGE_SIZE));
+		return;
+	}
+	/* Private over an image, which would show again. */
+	for (size_t i = 0; i < n; i++) {
+		uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i;
+
+		if (frame < fz.extent && bit(fz.stored, frame))
+			memset(frame_ptr(frame), 0, PAGE_SIZE);
+		else
+			madvise(frame_ptr(frame), PAGE_SIZE, MADV_DONTNEED);
+	}
 }
 
 /* ---- freezing ---- */
@@ -182,12 +194,11 @@ static int store(int fd, uint64_t offset, uint32_t frame, uint32_t n, const unsi
 	return err;
 }
 
-int physmem_freeze(int fd, uint64_t offset, const void *view)
+/* All frames in use are to be checked, until somebody knows better. */
+static int begin(const void *view)
 {
-	unsigned char vec[LOOK];
 	uint32_t extent = (uint32_t)(physmem->next >> PAGE_SHIFT);
 	size_t words = extent / 64 + 1;
-	int err = 0;
 
 	forget();
 	fz.used = hcalloc(words, 8);
@@ -206,8 +217,16 @@ int physmem_freeze(int fd, uint64_t offset, const void *view)
 			bit_set(fz.checked, f);
 		}
 	}
-	for (uint32_t f = 0; f < extent && !err; f += LOOK) {
-		uint32_t n = MIN(LOOK, extent - f);
+	return 0;
+}
+
+int physmem_freeze(int fd, uint64_t offset, const void *view)
+{
+	unsigned char vec[LOOK];
+	int err = begin(view);
+
+	for (uint32_t f = 0; f < fz.extent && !err; f += LOOK) {
+		uint32_t n = MIN(LOOK, fz.extent - f);
 
 		/* To read a hole would fill it. */
 		if (mincore(frame_ptr(f), n * PAGE_SIZE, vec))
@@ -217,6 +236,93 @@ int physmem_freeze(int fd, uint64_t offset, const void *view)
 	if (err)
 		forget();
 	return err;
+}
+
+/* ---- restoring ---- */
+
+static int take_stored(void *copy, gpa_t gpa, size_t len)
+{
+	for (size_t off = 0; off < len; off += PAGE_SIZE) {
+		uint32_t frame = (uint32_t)((gpa + off) >> PAGE_SHIFT);
+
+		if (frame >= fz.extent)
+			return -EINVAL;
+		bit_set(fz.stored, frame);
+	}
+	if (copy)
+		memcpy(phys_ptr(gpa), fz.view + gpa, len);
+	return 0;
+}
+
+int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
+		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free)
+{
+	int flags = share ? MAP_PRIVATE : MAP_SHARED, ram = fd, err;
+
+	phys_host = (struct phys_host){.fd = -1, .statm = -1};
+	if (share) {
+		phys_host.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+		if (phys_host.statm < 0)
+			return -errno;
+	} else {
+		ram = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
+		if (ram < 0 || ftruncate(ram, (off_t)PHYS_RAM_SIZE))
+			return -errno;
+		phys_host.fd = ram;
+		offset = 0;
+	}
+	if (mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
+		 flags | MAP_NORESERVE | MAP_FIXED_NOREPLACE, ram, (off_t)offset) == MAP_FAILED ||
+	    mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		 0) == MAP_FAILED)
+		return -errno;
+	mutex_init(&tables.lock, LOCK_PHYSMEM);
+	tables.next = tables_end;
+	tables.opened = TABLES_BASE;
+	tables.free = tables_free;
+	err = begin(view);
+	return err ? err : for_data(take_stored, share ? NULL : &fz);
+}
+
+int physmem_announce(void)
+{
+	struct physmem_listener *l = phys_host.listener;
+	size_t len;
+
+	/* As they would have been announced one by one. */
+	while (phys_host.opened < physmem->next) {
+		len = phys_host.opened ? phys_host.opened : FIRST_CHUNK;
+		if (l && l->add_range(l, phys_host.opened, len))
+			return -ENOSPC;
+		phys_host.opened += len;
+	}
+	while (tables.opened < tables.next) {
+		len = MAX(tables.opened - TABLES_BASE, FIRST_TABLES);
+		if (l && l->add_range(l, tables.opened, len))
+			return -ENOSPC;
+		tables.opened += len;
+	}
+	for (size_t i = 0; i < physmem->nr_files; i++) {
+		int err = phys_use_range(physmem->files[i].base, physmem->files[i].size);
+
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int physmem_reopen_file(size_t i, int fd)
+{
+	const struct phys_file *f = &physmem->files[i];
+
+	if (i >= physmem->nr_files)
+		return -EINVAL;
+	if (mmap(phys_ptr(f->base), f->size, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) ==
+	    MAP_FAILED)
+		return -errno;
+	phys_host.file_fds[i] = fd;
+	return 0;
 }
 
 void physmem_frozen_tracked(gpa_t gpa)

@@ -51,6 +51,21 @@ struct physmem_rewound {
 void physmem_rewind(struct physmem_rewound *r);
 void physmem_rewind_done(void);
 
+/*
+ * In a process that restores a snapshot, instead of physmem_init: the allocator's state is there
+ * already (it is kernel state), and its memory is what @view shows. @for_data calls back with each
+ * range of RAM addresses that holds something. With @share memory is mapped from @fd at @offset until
+ * it is written to (the platform's guest uses this process's mappings), else copied. Then as after
+ * physmem_freeze. 0 or -errno.
+ */
+typedef int (*phys_data_fn)(void *arg, gpa_t gpa, size_t len);
+int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
+		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free) __must_check;
+/* Announces what is in use, to a listener that is there now. 0 or -errno. */
+int physmem_announce(void) __must_check;
+/* Maps file number @i, which the sandbox had, again. 0 or -errno. */
+int physmem_reopen_file(size_t i, int fd) __must_check;
+
 /* How far frames were ever handed out: all beyond reads as zero. */
 gpa_t physmem_extent(void);
 /* The memory in use for page tables: from where, and to where. */

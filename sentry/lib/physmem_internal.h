@@ -54,7 +54,8 @@ struct physmem {
 
 /* What of it is this process's and not the sandbox's. */
 struct phys_host {
-	int fd;	      /* the memory file */
+	int fd;	      /* the memory file; -1: private memory over a snapshot */
+	int statm;    /* /proc/self/statm, where there is no memory file */
 	gpa_t opened; /* announced up to here; under physmem->lock */
 	struct physmem_listener *listener;
 	int file_fds[PHYS_MAX_FILES];

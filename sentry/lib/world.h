@@ -16,6 +16,8 @@
 #include "sentry/lib/types.h"
 
 #define __host_state __attribute__((section("host_state")))
+/* And the other way round, in the files that aren't gathered. */
+#define __kernel_state __attribute__((section("kstate_data")))
 
 void world_enter(void);
 void world_leave(void);

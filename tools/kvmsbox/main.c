@@ -15,6 +15,7 @@ static const struct subcommand {
 	const char *summary;
 } subcommands[] = {
 	{"exec", cmd_exec, "run a command from an image in a sandbox"},
+	{"restore", cmd_restore, "run a sandbox from a snapshot"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},

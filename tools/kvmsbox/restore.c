@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kvmsbox restore: a process that becomes the sandbox of a snapshot. */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sentry/boot.h"
+#include "tools/kvmsbox/kvmsbox.h"
+
+#define POLL_AUTO_PERCENT 10
+
+static const struct option options[] = {
+	{"channel", required_argument, NULL, 'c'},
+	{"image-fd", required_argument, NULL, 'i'},
+	{"platform", required_argument, NULL, 'p'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
+};
+
+static void usage(void)
+{
+	printf("usage: kvmsbox restore --image-fd FD --channel FD [--platform NAME]\n\n"
+	       "Becomes the sandbox whose snapshot descriptor FD holds, and serves requests that "
+	       "come\n"
+	       "over the channel. kvmsbox serve starts it.\n");
+}
+
+static int parse_fd(const char *option, const char *arg, int *fd)
+{
+	char *end;
+	long v;
+
+	errno = 0;
+	v = strtol(arg, &end, 10);
+	if (!*arg || *end || errno || v < 0 || v > INT_MAX)
+		return complain("restore: %s %s: want the number of a descriptor", option, arg);
+	*fd = (int)v;
+	return 0;
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	const char *platform = NULL;
+	int opt, image = -1, channel = -1, err = 0;
+	struct boot_result result;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "+:h", options, NULL)) != -1 && !err) {
+		switch (opt) {
+		case 'c':
+			err = parse_fd("--channel", optarg, &channel);
+			break;
+		case 'i':
+			err = parse_fd("--image-fd", optarg, &image);
+			break;
+		case 'p':
+			platform = optarg;
+			break;
+		case 'h':
+			usage();
+			return 0;
+		default:
+			return complain("restore: %s %s: see kvmsbox restore --help",
+					opt == ':' ? "a value is missing after" : "unknown option",
+					argv[optind - 1]);
+		}
+	}
+	if (err)
+		return err;
+	if (image < 0 || channel < 0)
+		return complain("restore: --image-fd and --channel are needed");
+	sentry_restore(image, channel, platform, POLL_AUTO_PERCENT, &result);
+	if (result.error[0])
+		complain("restore: %s", result.error);
+	return result.status;
+}
