@@ -19,10 +19,11 @@
 #define SO_RCVTIMEO_NEW 66
 #define SO_SNDTIMEO_NEW 67
 #endif
-#define SOCK_MIN_BUF 2304
+#define SOCK_MIN_RCVBUF 2304
+#define SOCK_MIN_SNDBUF 4608
 
 static const struct sock_family *const families[] = {&unix_family, &inet_family, &inet6_family,
-						   &netlink_family};
+						     &netlink_family};
 
 static const struct file_ops sock_file_ops;
 
@@ -237,7 +238,7 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 	nonblock |= !!(msg->flags & MSG_DONTWAIT);
 	for (;;) {
 		n = recv_once(&op);
-		if (n == -EAGAIN && !nonblock && !(msg->flags & MSG_OOB)) {
+		if (n == -EAGAIN && !nonblock && !(msg->flags & (MSG_OOB | MSG_ERRQUEUE))) {
 			n = task_retry(t, &sk->wq, EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP,
 				       false, timed ? &deadline : NULL, recv_once, &op);
 			if (n == -ERESTARTSYS && timed)
@@ -388,12 +389,12 @@ static long set_linger(struct task *t, struct sock *sk, uaddr_t val, int len)
 }
 
 /* The kernel doubles what is asked for, to pay for its own overhead: socket(7). */
-static int buffer_size(int value, bool force)
+static int buffer_size(int value, bool force, int min)
 {
 	if (!force)
 		value = MIN(value, SOCK_BUF_DEFAULT);
 	value = MIN(value, INT_MAX / 2);
-	return MAX(value * 2, SOCK_MIN_BUF);
+	return MAX(value * 2, min);
 }
 
 static long set_int(struct task *t, struct sock *sk, int name, int value)
@@ -416,13 +417,15 @@ static long set_int(struct task *t, struct sock *sk, int name, int value)
 			ret = -EPERM;
 			break;
 		}
-		value = buffer_size(value, name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE);
+		value = buffer_size(value, name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE,
+				    name == SO_SNDBUF || name == SO_SNDBUFFORCE ? SOCK_MIN_SNDBUF
+										: SOCK_MIN_RCVBUF);
 		if (name == SO_SNDBUF || name == SO_SNDBUFFORCE)
 			sk->sndbuf = value;
 		else
 			sk->rcvbuf = value;
 		sk->bufs_set |= name == SO_SNDBUF || name == SO_SNDBUFFORCE ? SOCK_SNDBUF_SET
-									     : SOCK_RCVBUF_SET;
+									    : SOCK_RCVBUF_SET;
 		break;
 	case SO_PRIORITY:
 		if ((value < 0 || value > 6) && !task_capable(t, CAP_NET_ADMIN))

@@ -47,7 +47,8 @@ bool inet_is_broadcast(const struct in6_addr *ip)
 {
 	static const uint8_t all[4] = {255, 255, 255, 255}, lo[4] = {127, 255, 255, 255};
 
-	return inet_is4(ip) && (!memcmp(ip->s6_addr + 12, all, 4) || !memcmp(ip->s6_addr + 12, lo, 4));
+	return inet_is4(ip) &&
+	       (!memcmp(ip->s6_addr + 12, all, 4) || !memcmp(ip->s6_addr + 12, lo, 4));
 }
 
 static void from_sin(const struct sockaddr_in *sin, struct inet_addr *out)
@@ -180,14 +181,13 @@ static int bind_parse(const struct inet_sock *is, const struct sockaddr_storage 
 /* Is @ip one that can be bound to? */
 static int bind_check(const struct inet_sock *is, const struct in6_addr *ip)
 {
-	if (inet_is_any(ip) || inet_is_multicast(ip) || is->freebind || is->transparent)
-		return 0;
-	if (atomic_load(&is->net->inet->lo_up) && (inet_is_loopback(ip) || inet_is_broadcast(ip)))
+	if (inet_is_any(ip) || inet_is_multicast(ip) || inet_is_loopback(ip) ||
+	    inet_is_broadcast(ip) || is->freebind || is->transparent)
 		return 0;
 	/* Link-local addresses need an interface, and ours has none. */
 	if (ip->s6_addr[0] == 0xfe && (ip->s6_addr[1] & 0xc0) == 0x80)
 		return -EINVAL;
-	return inet_is_broadcast(ip) ? 0 : -EADDRNOTAVAIL;
+	return -EADDRNOTAVAIL;
 }
 
 static bool in_use(struct inet_sock *is)
@@ -256,6 +256,11 @@ int inet_getname(struct sock *sk, struct sockaddr_storage *ss, bool peer)
 	}
 	mutex_unlock(&sk->lock);
 	return err ? err : inet_addr_show(is, &addr, ss);
+}
+
+void inet_peercred(struct sock *sk, struct scm_cred *cred)
+{
+	*cred = (struct scm_cred){.uid = (uid_t)-1, .gid = (gid_t)-1};
 }
 
 /* ---- making sockets ---- */

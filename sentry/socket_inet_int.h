@@ -124,7 +124,12 @@ struct tcp_piece {
 
 enum tcp_urgent { URGENT_NONE, URGENT_VALID, URGENT_READ };
 /* What connect(2) goes by: Linux's socket_state. */
-enum tcp_connecting { SOCKET_UNCONNECTED, SOCKET_CONNECTING, SOCKET_CONNECTED, SOCKET_DISCONNECTING };
+enum tcp_connecting {
+	SOCKET_UNCONNECTED,
+	SOCKET_CONNECTING,
+	SOCKET_CONNECTED,
+	SOCKET_DISCONNECTING
+};
 
 struct tcp_sock {
 	struct inet_sock inet;
@@ -136,10 +141,10 @@ struct tcp_sock {
 	bool dead;	       /* closed */
 	struct tcp_sock *peer; /* reference; itself after a connect to itself */
 	struct list_head rxq;
-	_Atomic size_t rx_bytes; /* not read yet */
+	_Atomic size_t rx_bytes;    /* not read yet */
 	_Atomic size_t unsent_hint; /* what tcp_unsent said last */
-	uint64_t read_seq;	 /* bytes read so far */
-	uint64_t urg_seq;	 /* of the urgent byte */
+	uint64_t read_seq;	    /* bytes read so far */
+	uint64_t urg_seq;	    /* of the urgent byte */
 	enum tcp_urgent urg;
 	uint8_t urg_byte;
 	_Atomic bool nospace; /* somebody wants to hear of room */
@@ -231,7 +236,8 @@ int inet_addr_show(const struct inet_sock *is, const struct inet_addr *addr,
 int inet_route(const struct inet_sock *is, struct in6_addr *dst, struct in6_addr *src);
 int inet_bind_addr(struct task *t, struct sock *sk, const struct sockaddr_storage *ss, int len);
 int inet_getname(struct sock *sk, struct sockaddr_storage *ss, bool peer);
-void inet_count(struct net_ns *net, size_t bytes); /* in /proc/net/dev */
+void inet_peercred(struct sock *sk, struct scm_cred *cred); /* nobody */
+void inet_count(struct net_ns *net, size_t bytes);	    /* in /proc/net/dev */
 
 /* ---- socket_inet_port.c ---- */
 enum inet_proto inet_proto_of(const struct inet_sock *is);

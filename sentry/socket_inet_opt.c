@@ -519,7 +519,8 @@ static void fill_info(struct tcp_sock *ts, struct tcp_info *info)
 		info->tcpi_min_rtt = 10;
 		info->tcpi_notsent_bytes = (uint32_t)pending;
 		info->tcpi_bytes_sent = atomic_load(&ts->bytes_out);
-		info->tcpi_bytes_acked = info->tcpi_bytes_sent - MIN(info->tcpi_bytes_sent, pending);
+		info->tcpi_bytes_acked =
+			info->tcpi_bytes_sent - MIN(info->tcpi_bytes_sent, pending);
 		info->tcpi_bytes_received = atomic_load(&ts->bytes_in);
 		info->tcpi_segs_out = (uint32_t)atomic_load(&ts->segs_out);
 		info->tcpi_segs_in = (uint32_t)atomic_load(&ts->segs_in);
@@ -538,9 +539,9 @@ union option {
 	struct sockaddr_storage name;
 };
 
-static int get_mtu(struct inet_sock *is)
+static int get_mtu(struct inet_sock *is, int most)
 {
-	return is->peer.port ? INET_LO_MTU : -ENOTCONN;
+	return is->peer.port ? MIN(INET_LO_MTU, most) : -ENOTCONN;
 }
 
 /* Each fills @o; its size or -errno. */
@@ -562,7 +563,7 @@ static int get_ip(struct sock *sk, int name, union option *o)
 		o->value = is->transparent;
 		break;
 	case IP_MTU:
-		o->value = get_mtu(is);
+		o->value = get_mtu(is, 0xffff); /* as long as a packet can be */
 		return o->value < 0 ? o->value : (int)sizeof(o->value);
 	case IP_MULTICAST_IF:
 		o->in_addr.s_addr = INADDR_ANY;
@@ -598,7 +599,7 @@ static int get_ip6(struct sock *sk, int name, union option *o)
 		o->value = 0;
 		break;
 	case IPV6_MTU:
-		o->value = get_mtu(is);
+		o->value = get_mtu(is, INET_LO_MTU);
 		return o->value < 0 ? o->value : (int)sizeof(o->value);
 	default:
 		return -ENOPROTOOPT;

@@ -91,8 +91,7 @@ static void expire(struct inet_ports *p)
 	uint64_t now = now_ns();
 
 	while (!list_empty(&p->time_wait)) {
-		struct inet_bind *b =
-			list_first_entry(&p->time_wait, struct inet_bind, tw_node);
+		struct inet_bind *b = list_first_entry(&p->time_wait, struct inet_bind, tw_node);
 
 		if (b->expires > now && p->ntime_wait <= INET_TW_MAX)
 			break;
@@ -141,8 +140,8 @@ static bool overlap(const struct in6_addr *a, bool a_v6only, const struct in6_ad
 static bool in_the_way(const struct inet_sock *is, const struct inet_bind *b, bool chosen)
 {
 	bool reuse = is->sk.reuseaddr && bind_reuse(b);
-	bool reuseport = is->sk.reuseport && bind_reuseport(b) &&
-			 (!b->owner || b->uid == is->bind->uid);
+	bool reuseport =
+		is->sk.reuseport && bind_reuseport(b) && (!b->owner || b->uid == is->bind->uid);
 
 	if (inet_proto_of(is) == INET_UDP) {
 		if (reuse || reuseport)

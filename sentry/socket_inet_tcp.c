@@ -449,7 +449,7 @@ static int establish_locked(struct tcp_sock *to, struct tcp_sock *c, struct tcp_
  */
 static int offer(struct tcp_sock *to, struct tcp_sock *c)
 {
-	void (*fn)(struct inet_stream *s, void *arg) = NULL;
+	void (*fn)(struct inet_stream * s, void *arg) = NULL;
 	struct tcp_sock *end = NULL;
 	void *arg = NULL;
 	int err = 0;
@@ -601,8 +601,8 @@ static long connect_result(void *arg)
 	return ret;
 }
 
-/* Waits for a connection in progress. */
-static int connect_wait(struct task *t, struct tcp_sock *ts)
+/* Waits for a connection in progress. @first: this call began it. */
+static int connect_wait(struct task *t, struct tcp_sock *ts, bool first)
 {
 	const struct timespec limit = {.tv_sec = SYN_SECONDS};
 	struct timespec deadline;
@@ -622,7 +622,7 @@ static int connect_wait(struct task *t, struct tcp_sock *ts)
 		return -ETIMEDOUT;
 	}
 	if (ret == -EAGAIN)
-		return -EINPROGRESS;
+		return first ? -EINPROGRESS : -EALREADY;
 	return ret == -ERESTARTSYS && timed ? -EINTR : (int)ret;
 }
 
@@ -678,7 +678,7 @@ static int tcp_connect(struct task *t, struct sock *sk, const struct sockaddr_st
 		if (nonblock)
 			return -EINPROGRESS;
 	}
-	return connect_wait(t, ts);
+	return connect_wait(t, ts, start);
 }
 
 /* ---- listening ---- */
@@ -791,6 +791,7 @@ static const struct sock_ops tcp_ops = {
 	.sendmsg = tcp_sendmsg,
 	.recvmsg = tcp_recvmsg,
 	.shutdown = tcp_shutdown,
+	.peercred = inet_peercred,
 	.listening = tcp_listening,
 	.ioctl = tcp_ioctl,
 	.poll = tcp_poll,

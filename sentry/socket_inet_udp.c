@@ -571,6 +571,7 @@ static const struct sock_ops udp_ops = {
 	.sendmsg = udp_sendmsg,
 	.recvmsg = udp_recvmsg,
 	.shutdown = udp_shutdown,
+	.peercred = inet_peercred,
 	.ioctl = udp_ioctl,
 	.poll = udp_poll,
 	.setsockopt = inet_setsockopt,

@@ -19,8 +19,8 @@
 #include "sentry/socket.h"
 #include "sentry/socket_inet_int.h"
 
-#define NL_BUF	   32768u /* a request, at most */
-#define NL_ANSWER  4096u
+#define NL_BUF	    32768u /* a request, at most */
+#define NL_ANSWER   4096u
 #define NL_OVERHEAD 256u
 
 OBJTYPE(netlink_type, "netlink_sock")
@@ -320,7 +320,8 @@ static void answer_addr(struct request *r, bool v4)
 }
 
 /* A route of the table "local" to @dst/@bits. */
-static void answer_route(struct request *r, const struct in6_addr *dst, unsigned char bits, int type)
+static void answer_route(struct request *r, const struct in6_addr *dst, unsigned char bits,
+			 int type)
 {
 	struct nlmsghdr *h;
 	struct rtmsg *m = begin(r, RTM_NEWROUTE, NLM_F_MULTI, sizeof(*m), &h);
@@ -332,7 +333,9 @@ static void answer_route(struct request *r, const struct in6_addr *dst, unsigned
 	m->rtm_dst_len = bits;
 	m->rtm_table = RT_TABLE_LOCAL;
 	m->rtm_protocol = RTPROT_KERNEL;
-	m->rtm_scope = type == RTN_BROADCAST ? RT_SCOPE_LINK : v4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+	m->rtm_scope = type == RTN_BROADCAST ? RT_SCOPE_LINK
+		       : v4		     ? RT_SCOPE_HOST
+					     : RT_SCOPE_UNIVERSE;
 	m->rtm_type = (unsigned char)type;
 	attr_u32(r, RTA_TABLE, RT_TABLE_LOCAL);
 	attr(r, RTA_DST, v4 ? dst->s6_addr + 12 : dst->s6_addr, v4 ? 4 : 16);
@@ -588,7 +591,8 @@ static uint32_t nl_poll(struct sock *sk)
 	return ev;
 }
 
-static long nl_setsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val, int len)
+static long nl_setsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
+			  int len)
 {
 	if (level != SOL_NETLINK)
 		return -ENOIOCTLCMD;
