@@ -90,7 +90,7 @@ static int take_pieces(struct task *t, const struct clone_params *p, struct task
 	     f & CLONE_NEWNS ? mnt_ns_copy(t->vfs.mnt_ns, a->fs) : mnt_ns_get(t->vfs.mnt_ns));
 	TAKE(uts, f & CLONE_NEWUTS ? uts_ns_copy(t->uts) : uts_ns_get(t->uts));
 	TAKE(ipc, f & CLONE_NEWIPC ? ipc_ns_alloc() : ipc_ns_get(t->ipc));
-	TAKE(net, f & CLONE_NEWNET ? net_ns_alloc() : net_ns_get(t->net));
+	TAKE(net, f & CLONE_NEWNET ? net_ns_alloc(false) : net_ns_get(t->net));
 	TAKE(pid_ns, f & CLONE_NEWPID ? pid_ns_alloc(t->kernel, t->pid_ns_children)
 				      : pid_ns_get(t->pid_ns_children));
 	TAKE(mm, f & CLONE_VM ? mm_get(t->mm) : mm_fork(t->mm));
@@ -323,7 +323,7 @@ long task_unshare(struct task *t, uint64_t flags)
 	UNSHARE(CLONE_NEWNS, mnt, mnt_ns_copy(t->vfs.mnt_ns, fs));
 	UNSHARE(CLONE_NEWUTS, uts, uts_ns_copy(t->uts));
 	UNSHARE(CLONE_NEWIPC, ipc, ipc_ns_alloc());
-	UNSHARE(CLONE_NEWNET, net, net_ns_alloc());
+	UNSHARE(CLONE_NEWNET, net, net_ns_alloc(false));
 	UNSHARE(CLONE_NEWPID, pid, pid_ns_alloc(t->kernel, t->pid_ns_children));
 #undef UNSHARE
 

@@ -72,7 +72,7 @@ int kernel_init(struct platform *platform, struct kernel **out)
 	err = PTR_ERR_OR_ZERO(k->root_ipc);
 	if (err)
 		goto out_uts;
-	k->root_net = net_ns_alloc();
+	k->root_net = net_ns_alloc(true);
 	err = PTR_ERR_OR_ZERO(k->root_net);
 	if (err)
 		goto out_ipc;

@@ -5,6 +5,7 @@
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/socket_inet.h"
 
 OBJTYPE(uts_ns_type, "uts_ns")
 OBJTYPE(ipc_ns_type, "ipc_ns")
@@ -84,12 +85,17 @@ void ipc_ns_put(struct ipc_ns *ns)
 	objtype_dec(&ipc_ns_type);
 }
 
-struct net_ns *net_ns_alloc(void)
+struct net_ns *net_ns_alloc(bool lo_up)
 {
 	struct net_ns *ns = kzalloc(sizeof(*ns));
 
 	if (!ns)
 		return ERR_PTR(-ENOMEM);
+	ns->inet = inet_ports_alloc(lo_up);
+	if (!ns->inet) {
+		kfree(ns);
+		return ERR_PTR(-ENOMEM);
+	}
 	refcount_init(&ns->refs, 1);
 	mutex_init(&ns->lock, LOCK_OBJECT);
 	list_init(&ns->abstract);
@@ -108,6 +114,7 @@ void net_ns_put(struct net_ns *ns)
 {
 	if (!ns || !refcount_put(&ns->refs))
 		return;
+	inet_ports_free(ns->inet);
 	mutex_fini(&ns->lock);
 	kfree(ns);
 	objtype_dec(&net_ns_type);

@@ -27,13 +27,16 @@ struct ipc_ns *ipc_ns_alloc(void);
 struct ipc_ns *ipc_ns_get(struct ipc_ns *ns);
 void ipc_ns_put(struct ipc_ns *ns);
 
+struct inet_ports;
 struct net_ns {
 	struct refcount refs;
 	struct mutex lock;	   /* LOCK_OBJECT */
 	struct list_head abstract; /* bound abstract AF_UNIX names (sentry/socket) */
+	struct inet_ports *inet;   /* ports of TCP and UDP (sentry/socket_inet_port.c) */
 	uint64_t ino;
 };
-struct net_ns *net_ns_alloc(void);
+/* @lo_up: with its loopback interface up, as the first one; a new one's is down. */
+struct net_ns *net_ns_alloc(bool lo_up);
 struct net_ns *net_ns_get(struct net_ns *ns);
 void net_ns_put(struct net_ns *ns);
 

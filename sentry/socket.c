@@ -4,11 +4,14 @@
 
 #include <asm/ioctls.h>
 #include <asm/socket.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
+#include "sentry/kernel.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/netdev.h"
 #include "sentry/syscalls.h"
 #include "sentry/timespec.h"
 
@@ -16,9 +19,11 @@
 #define SO_RCVTIMEO_NEW 66
 #define SO_SNDTIMEO_NEW 67
 #endif
-#define SOCK_MIN_BUF 2304
+#define SOCK_MIN_RCVBUF 2304
+#define SOCK_MIN_SNDBUF 4608
 
-static const struct sock_family *const families[] = {&unix_family};
+static const struct sock_family *const families[] = {&unix_family, &inet_family, &inet6_family,
+						     &netlink_family};
 
 static const struct file_ops sock_file_ops;
 
@@ -75,6 +80,7 @@ struct file *sock_file(struct task *t, struct sock *sk, unsigned int flags)
 		sk->ops->release(sk);
 		sock_put(sk);
 	} else {
+		sk->ino = file->inode->ino;
 		sk->file = file;
 	}
 	return file;
@@ -89,6 +95,23 @@ int sock_take_error(struct sock *sk)
 	sk->err = 0;
 	mutex_unlock(&sk->lock);
 	return -err;
+}
+
+void sock_signal_owner(int owner_type, pid_t owner, int signo)
+{
+	siginfo_t info = {.si_signo = signo, .si_code = SI_KERNEL};
+	struct kernel *k = the_kernel;
+	struct pid *pid;
+
+	if (!owner || !k)
+		return;
+	mutex_lock(&k->tasklist);
+	pid = pid_find_locked(k->root_pid_ns, owner);
+	if (pid && owner_type == F_OWNER_PGRP)
+		signal_send_pgrp_locked(pid, &info);
+	else if (pid && pid->tg)
+		(void)!signal_send_group_tasklist(pid->tg, &info);
+	mutex_unlock(&k->tasklist);
 }
 
 bool sock_deadline(struct sock *sk, bool send, struct timespec *deadline)
@@ -204,14 +227,18 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 	struct sock_op op = {.t = t, .sk = sk, .msg = msg};
 	struct timespec deadline;
 	bool timed = sock_deadline(sk, false, &deadline);
-	bool all =
-		(msg->flags & (MSG_WAITALL | MSG_PEEK)) == MSG_WAITALL && sk->type == SOCK_STREAM;
-	ssize_t done = 0, n;
+	ssize_t done = 0, want = 0, n;
+
+	/* How much a stream waits for: all, or SO_RCVLOWAT. */
+	if (sk->type == SOCK_STREAM && !(msg->flags & (MSG_PEEK | MSG_OOB)))
+		want = (ssize_t)((msg->flags & MSG_WAITALL)
+					 ? msg->iter.count
+					 : MIN(msg->iter.count, (size_t)sk->rcvlowat));
 
 	nonblock |= !!(msg->flags & MSG_DONTWAIT);
 	for (;;) {
 		n = recv_once(&op);
-		if (n == -EAGAIN && !nonblock) {
+		if (n == -EAGAIN && !nonblock && !(msg->flags & (MSG_OOB | MSG_ERRQUEUE))) {
 			n = task_retry(t, &sk->wq, EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP,
 				       false, timed ? &deadline : NULL, recv_once, &op);
 			if (n == -ERESTARTSYS && timed)
@@ -221,7 +248,7 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 			break;
 		done += n;
 		/* Descriptors end a read. */
-		if (!all || !msg->iter.count || msg->scm.fds)
+		if (done >= want || msg->scm.fds || (msg->out_flags & MSG_OOB))
 			break;
 	}
 	return done ? done : n;
@@ -237,6 +264,9 @@ static ssize_t sock_file_read(struct kiocb *io, struct iov_iter *to)
 	size_t before = to->count;
 	ssize_t n;
 
+	/* Unlike recv(2), which waits for something to read nothing of. */
+	if (!to->count && sk->type == SOCK_STREAM)
+		return 0;
 	/* The copy's segments must be its own if they are inline. */
 	if (to->segs == to->inl)
 		msg.iter.segs = msg.iter.inl;
@@ -280,7 +310,10 @@ static long sock_file_ioctl(const struct vfs_ctx *ctx, struct file *file, unsign
 {
 	struct sock *sk = file->private;
 
-	return sk->ops->ioctl ? sk->ops->ioctl(ctx, sk, cmd, arg) : -ENOTTY;
+	long ret = sk->ops->ioctl ? sk->ops->ioctl(ctx, sk, cmd, arg) : -ENOTTY;
+
+	/* Those about interfaces work on every socket. */
+	return ret == -ENOTTY ? netdev_ioctl(ctx, cmd, arg) : ret;
 }
 
 static void sock_file_release(struct file *file)
@@ -356,12 +389,12 @@ static long set_linger(struct task *t, struct sock *sk, uaddr_t val, int len)
 }
 
 /* The kernel doubles what is asked for, to pay for its own overhead: socket(7). */
-static int buffer_size(int value, bool force)
+static int buffer_size(int value, bool force, int min)
 {
 	if (!force)
 		value = MIN(value, SOCK_BUF_DEFAULT);
 	value = MIN(value, INT_MAX / 2);
-	return MAX(value * 2, SOCK_MIN_BUF);
+	return MAX(value * 2, min);
 }
 
 static long set_int(struct task *t, struct sock *sk, int name, int value)
@@ -384,11 +417,15 @@ static long set_int(struct task *t, struct sock *sk, int name, int value)
 			ret = -EPERM;
 			break;
 		}
-		value = buffer_size(value, name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE);
+		value = buffer_size(value, name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE,
+				    name == SO_SNDBUF || name == SO_SNDBUFFORCE ? SOCK_MIN_SNDBUF
+										: SOCK_MIN_RCVBUF);
 		if (name == SO_SNDBUF || name == SO_SNDBUFFORCE)
 			sk->sndbuf = value;
 		else
 			sk->rcvbuf = value;
+		sk->bufs_set |= name == SO_SNDBUF || name == SO_SNDBUFFORCE ? SOCK_SNDBUF_SET
+									    : SOCK_RCVBUF_SET;
 		break;
 	case SO_PRIORITY:
 		if ((value < 0 || value > 6) && !task_capable(t, CAP_NET_ADMIN))
@@ -421,6 +458,12 @@ long sock_setsockopt(struct task *t, struct sock *sk, int level, int name, uaddr
 
 	if (len < 0)
 		return -EINVAL;
+	if (sk->ops->setsockopt) {
+		long ret = sk->ops->setsockopt(t, sk, level, name, val, len);
+
+		if (ret != -ENOIOCTLCMD)
+			return ret;
+	}
 	if (level != SOL_SOCKET)
 		return sk->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
 	if (name == SO_RCVTIMEO || name == SO_RCVTIMEO_NEW)
@@ -544,6 +587,12 @@ long sock_getsockopt(struct task *t, struct sock *sk, int level, int name, uaddr
 		return -EFAULT;
 	if (len < 0)
 		return -EINVAL;
+	if (sk->ops->getsockopt) {
+		long ret = sk->ops->getsockopt(t, sk, level, name, val, ulen);
+
+		if (ret != -ENOIOCTLCMD)
+			return ret;
+	}
 	if (level != SOL_SOCKET)
 		return sk->family == AF_UNIX ? -EOPNOTSUPP : -ENOPROTOOPT;
 	memset(&opt, 0, sizeof(opt));

@@ -2,19 +2,23 @@
 /*
  * Sockets. socket.c has what every family shares: the file, options, time limits, control messages
  * in and out (socket_scm.c). A family is a struct sock_family in its table and a struct sock_ops;
- * AF_UNIX is socket_unix*.c, another one fits beside it.
+ * AF_UNIX is socket_unix*.c, AF_INET and AF_INET6 are socket_inet*.c, AF_NETLINK is
+ * socket_netlink.c.
  *
  * A sock is held by its file and by whoever the family lets point at it (a peer, a queue).
  */
 #ifndef SENTRY_SOCKET_H
 #define SENTRY_SOCKET_H
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "sentry/task.h"
 
 #define SOCK_BUF_DEFAULT 212992
 #define SCM_MAX_FDS	 253
+#define SOCK_SNDBUF_SET	 1u
+#define SOCK_RCVBUF_SET	 2u
 
 /* Files in flight. */
 struct scm_fds {
@@ -37,6 +41,21 @@ struct scm {
 	struct scm_cred cred;
 };
 
+/*
+ * What the control messages of an IP datagram say. Sent: where from and how; received: where to,
+ * how and when.
+ */
+struct sock_ipinfo {
+	bool have_addr, have_ttl, have_tos, have_stamp;
+	struct in6_addr addr;
+	int ifindex, ttl, tos;
+	struct timespec stamp;
+	uint32_t drops;
+	/* MSG_ERRQUEUE: an error that came back, and whom it came from. */
+	int err;
+	struct in6_addr offender;
+};
+
 struct sock_msg {
 	struct iov_iter iter;
 	struct sockaddr_storage name;
@@ -46,6 +65,14 @@ struct sock_msg {
 	unsigned int out_flags; /* MSG_TRUNC, MSG_CTRUNC, MSG_EOR */
 	/* With -EAGAIN: a sock (reference) whose queue is to be waited on for EPOLLOUT, or NULL. */
 	struct sock *wait_for;
+	struct sock_ipinfo ip;
+};
+
+/* Control messages on their way out. */
+struct control_out {
+	uaddr_t addr;
+	size_t len, used;
+	bool truncated;
 };
 
 struct sock;
@@ -58,7 +85,8 @@ struct sock_ops {
 	int (*listen)(struct task *t, struct sock *sk, int backlog);
 	/* The next connection with a reference, ERR_PTR(-EAGAIN) or another error. */
 	struct sock *(*accept)(struct sock *sk);
-	int (*getname)(struct sock *sk, struct sockaddr_storage *addr, bool peer); /* length */
+	/* Its length. The peer of a socket without a file is told even if it is gone (accept). */
+	int (*getname)(struct sock *sk, struct sockaddr_storage *addr, bool peer);
 	/* Don't wait. What send takes of msg->scm it clears there. */
 	ssize_t (*sendmsg)(struct task *t, struct sock *sk, struct sock_msg *msg);
 	ssize_t (*recvmsg)(struct task *t, struct sock *sk, struct sock_msg *msg);
@@ -69,6 +97,19 @@ struct sock_ops {
 	long (*ioctl)(const struct vfs_ctx *ctx, struct sock *sk, unsigned int cmd,
 		      unsigned long arg);
 	uint32_t (*poll)(struct sock *sk);
+	/*
+	 * Options of the family's own, asked before socket.c's. -ENOIOCTLCMD: not one of them. NULL:
+	 * there are none.
+	 */
+	long (*setsockopt)(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
+			   int len);
+	long (*getsockopt)(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
+			   uaddr_t ulen);
+	/* A control message of another level than SOL_SOCKET; and those that go with a message. */
+	int (*parse_cmsg)(struct task *t, struct sock *sk, struct sock_msg *msg, int level,
+			  int type, uaddr_t data, size_t len);
+	void (*put_cmsgs)(struct task *t, struct sock *sk, struct sock_msg *msg,
+			  struct control_out *c);
 	/* The file is gone. */
 	void (*release)(struct sock *sk);
 	/* The last reference is gone. */
@@ -80,10 +121,12 @@ struct sock {
 	const struct sock_ops *ops;
 	int family, type, protocol; /* const */
 	struct file *file;	    /* borrowed; NULL before accept and after release */
+	uint64_t ino;		    /* of the file, once it has one */
 	struct waitq wq;
 	struct mutex lock; /* LOCK_STREAM, guards the family's state and all below */
 	int err;	   /* pending error, positive */
 	int sndbuf, rcvbuf;
+	unsigned int bufs_set; /* SOCK_SNDBUF_SET, SOCK_RCVBUF_SET: by the program */
 	bool passcred, reuseaddr, reuseport, keepalive, broadcast, oobinline, timestamp;
 	int priority, rcvlowat;
 	struct linger linger;
@@ -95,7 +138,7 @@ struct sock_family {
 	int (*create)(struct task *t, int type, int protocol, struct sock **out);
 	int (*pair)(struct task *t, int type, int protocol, struct sock **a, struct sock **b);
 };
-extern const struct sock_family unix_family;
+extern const struct sock_family unix_family, inet_family, inet6_family, netlink_family;
 
 /* ---- socket.c ---- */
 void sock_init(struct sock *sk, const struct sock_ops *ops, int family, int type, int protocol);
@@ -115,13 +158,15 @@ ssize_t sock_send(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock);
 /* Takes the pending error: -errno or 0. */
 int sock_take_error(struct sock *sk);
+/* @signo to whom F_SETOWN of @file's named (owner as of struct file). No locks held. */
+void sock_signal_owner(int owner_type, pid_t owner, int signo);
 long sock_setsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val, int len);
 long sock_getsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
 		     uaddr_t ulen);
 
 /* ---- socket_scm.c ---- */
-/* Control messages of a sendmsg. 0 or -errno; @scm is to be released either way. */
-int scm_parse(struct task *t, uaddr_t control, size_t len, struct scm *scm);
+/* Control messages of a sendmsg. 0 or -errno; msg->scm is to be released either way. */
+int scm_parse(struct task *t, struct sock *sk, uaddr_t control, size_t len, struct sock_msg *msg);
 void scm_release(struct scm *scm);
 /* The caller's own credentials. */
 void scm_cred_self(struct task *t, struct scm_cred *cred);
@@ -131,6 +176,9 @@ void scm_cred_self(struct task *t, struct scm_cred *cred);
  */
 size_t scm_deliver(struct task *t, struct sock *sk, struct sock_msg *msg, uaddr_t control,
 		   size_t len);
+/* Adds one control message. */
+void control_put(struct task *t, struct control_out *c, int level, int type, const void *data,
+		 size_t len);
 /* A copy with references of its own, or NULL. */
 struct scm_fds *scm_fds_copy(const struct scm_fds *fds);
 /* Queued: the files are in flight now. -ETOOMANYREFS. */

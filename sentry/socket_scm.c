@@ -157,8 +157,9 @@ static int parse_cred(struct task *t, uaddr_t data, size_t len, struct scm *scm)
 	return 0;
 }
 
-int scm_parse(struct task *t, uaddr_t control, size_t len, struct scm *scm)
+int scm_parse(struct task *t, struct sock *sk, uaddr_t control, size_t len, struct sock_msg *msg)
 {
+	struct scm *scm = &msg->scm;
 	size_t at = 0;
 	int err = 0;
 
@@ -177,6 +178,9 @@ int scm_parse(struct task *t, uaddr_t control, size_t len, struct scm *scm)
 				err = parse_cred(t, data, h.cmsg_len - CMSG_LEN(0), scm);
 			else
 				err = -EINVAL;
+		} else if (sk->ops->parse_cmsg) {
+			err = sk->ops->parse_cmsg(t, sk, msg, h.cmsg_level, h.cmsg_type, data,
+						  h.cmsg_len - CMSG_LEN(0));
 		}
 		if (CMSG_ALIGN(h.cmsg_len) > len - at)
 			break;
@@ -187,12 +191,6 @@ int scm_parse(struct task *t, uaddr_t control, size_t len, struct scm *scm)
 
 /* ---- receiving ---- */
 
-struct control_out {
-	uaddr_t addr;
-	size_t len, used;
-	bool truncated;
-};
-
 static void put_header(struct task *t, struct control_out *c, int type, size_t data_len)
 {
 	struct cmsghdr h = {
@@ -201,6 +199,29 @@ static void put_header(struct task *t, struct control_out *c, int type, size_t d
 	if (copy_out(t, c->addr + c->used, &h, sizeof(h)))
 		c->truncated = true;
 	c->used += MIN(CMSG_SPACE(data_len), c->len - c->used);
+}
+
+void control_put(struct task *t, struct control_out *c, int level, int type, const void *data,
+		 size_t len)
+{
+	struct cmsghdr h = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
+	size_t left = c->len - c->used;
+
+	if (left < sizeof(h)) {
+		c->truncated = true;
+		return;
+	}
+	if (left < CMSG_LEN(len)) {
+		c->truncated = true;
+		h.cmsg_len = left;
+		len = left - CMSG_LEN(0);
+	}
+	if (copy_out(t, c->addr + c->used, &h, sizeof(h)) ||
+	    copy_out(t, c->addr + c->used + CMSG_LEN(0), data, len)) {
+		c->truncated = true;
+		return;
+	}
+	c->used += MIN(CMSG_SPACE(len), left);
 }
 
 static void deliver_cred(struct task *t, struct scm *scm, struct control_out *c)
@@ -251,6 +272,8 @@ size_t scm_deliver(struct task *t, struct sock *sk, struct sock_msg *msg, uaddr_
 {
 	struct control_out c = {.addr = control, .len = control ? len : 0};
 
+	if (sk->ops->put_cmsgs)
+		sk->ops->put_cmsgs(t, sk, msg, &c);
 	if (sk->passcred)
 		deliver_cred(t, &msg->scm, &c);
 	if (msg->scm.fds)

@@ -24,6 +24,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/syscalls.h"
+#include "vfs/strbuf.h"
 
 OBJTYPE(unix_type, "unix_sock")
 
@@ -34,7 +35,14 @@ OBJTYPE(unix_type, "unix_sock")
 
 static const struct sock_ops unix_ops;
 
-static struct unix_sock *unix_alloc(int type)
+static struct mutex all_lock = {.m = PTHREAD_MUTEX_INITIALIZER,
+#ifdef LOCK_DEBUG
+				.rank = LOCK_OBJECT
+#endif
+};
+static struct list_head all = LIST_HEAD_INIT(all); /* under all_lock */
+
+static struct unix_sock *unix_alloc(int type, uint64_t net_ino)
 {
 	struct unix_sock *u = kzalloc(sizeof(*u));
 
@@ -49,6 +57,10 @@ static struct unix_sock *unix_alloc(int type)
 	list_init(&u->sender_node);
 	list_init(&u->inflight_node);
 	u->peercred.uid = u->peercred.gid = (uid_t)-1;
+	u->net_ino = net_ino;
+	mutex_lock(&all_lock);
+	list_add_tail(&u->all_node, &all);
+	mutex_unlock(&all_lock);
 	objtype_inc(&unix_type);
 	return u;
 }
@@ -57,12 +69,43 @@ static void unix_free(struct sock *sk)
 {
 	struct unix_sock *u = unix_of(sk);
 
+	mutex_lock(&all_lock);
+	list_del(&u->all_node);
+	mutex_unlock(&all_lock);
 	unix_addr_put(u->addr);
 	pid_put(u->cred.pid);
 	pid_put(u->peercred.pid);
 	sock_fini(sk);
 	objtype_dec(&unix_type);
 	kfree(u);
+}
+
+/* A name stays as long as its socket, and that as long as it is in the list. */
+void unix_show_all(struct strbuf *b, const struct net_ns *net)
+{
+	struct unix_sock *u;
+
+	mutex_lock(&all_lock);
+	list_for_each_entry (u, &all, all_node) {
+		const struct unix_addr *addr = u->addr;
+		bool connected = u->state == UNIX_CONNECTED;
+
+		if (!net || u->net_ino != net->ino)
+			continue;
+		strbuf_printf(b, "%016lx: %08X %08X %08X %04X %02X %5lu", 0UL,
+			      refcount_read(&u->sk.refs) + 1, 0,
+			      u->state == UNIX_LISTEN ? 0x10000 : 0, (unsigned int)u->sk.type,
+			      connected ? 3 : 1, u->sk.ino);
+		if (addr && addr->sun.sun_path[0]) {
+			strbuf_printf(b, " %s", addr->sun.sun_path);
+		} else if (addr) {
+			strbuf_printf(b, " ");
+			for (int i = 0; i < addr->len - SUN_HEAD; i++)
+				strbuf_printf(b, "%c", addr->sun.sun_path[i] ?: '@');
+		}
+		strbuf_printf(b, "\n");
+	}
+	mutex_unlock(&all_lock);
 }
 
 /* ---- names ---- */
@@ -358,7 +401,7 @@ static int offer(struct unix_sock *to, struct unix_sock *u, struct unix_sock *en
 /* One try. */
 static int connect_stream(struct task *t, struct unix_sock *u, struct unix_sock *to)
 {
-	struct unix_sock *end = unix_alloc(u->sk.type);
+	struct unix_sock *end = unix_alloc(u->sk.type, u->net_ino);
 	struct scm_cred cred;
 	int err = 0;
 
@@ -736,7 +779,7 @@ static int unix_create(struct task *t, int type, int protocol, struct sock **out
 
 	if (err)
 		return err;
-	u = unix_alloc(type);
+	u = unix_alloc(type, t->net->ino);
 	if (!u)
 		return -ENOMEM;
 	*out = &u->sk;
@@ -750,8 +793,8 @@ static int unix_pair(struct task *t, int type, int protocol, struct sock **a, st
 
 	if (err)
 		return err;
-	u[0] = unix_alloc(type);
-	u[1] = unix_alloc(type);
+	u[0] = unix_alloc(type, t->net->ino);
+	u[1] = unix_alloc(type, t->net->ino);
 	if (!u[0] || !u[1]) {
 		for (int i = 0; i < 2; i++)
 			unix_put(u[i]);

@@ -36,6 +36,8 @@ struct unix_buf {
 
 struct unix_sock {
 	struct sock sk;
+	struct list_head all_node; /* every socket, for /proc/net/unix; under its lock */
+	uint64_t net_ino;	   /* of the namespace it was made in; const */
 	/* Under sk.lock, all but where it says otherwise. */
 	enum unix_state state;
 	bool dead, shut_rd, shut_wr;
@@ -84,6 +86,9 @@ void unix_addr_put(struct unix_addr *addr);
  * @type, or what the path says.
  */
 struct unix_sock *unix_find(struct task *t, const struct sockaddr_storage *addr, int len, int type);
+/* The lines of /proc/net/unix for @net (NULL: none). */
+struct strbuf;
+void unix_show_all(struct strbuf *b, const struct net_ns *net);
 /* A name of the kernel's choice for a socket that sends credentials and has none. */
 int unix_autobind(struct task *t, struct unix_sock *u);
 

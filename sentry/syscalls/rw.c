@@ -91,6 +91,14 @@ ssize_t fileio_read(struct task *t, struct file *file, struct iov_iter *to, uint
 	return n;
 }
 
+/* A socket that raises no SIGPIPE. */
+static bool is_datagram(const struct file *file)
+{
+	struct sock *sk = sock_of(file);
+
+	return sk && sk->type == SOCK_DGRAM;
+}
+
 ssize_t fileio_write(struct task *t, struct file *file, struct iov_iter *from, uint64_t *pos,
 		     unsigned int flags)
 {
@@ -112,7 +120,7 @@ ssize_t fileio_write(struct task *t, struct file *file, struct iov_iter *from, u
 	}
 	if (pos)
 		*pos = op.io.pos;
-	if (n == -EPIPE)
+	if (n == -EPIPE && !is_datagram(file))
 		fileio_sigpipe(t);
 	else if (n == -EFBIG && !done)
 		send_self(t, SIGXFSZ);

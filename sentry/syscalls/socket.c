@@ -203,7 +203,11 @@ static long do_accept(struct task *t, const uint64_t *a, int flags)
 	if (IS_ERR(made))
 		return PTR_ERR(made);
 	if (a[1]) {
-		/* A peer that is gone again has no name. */
+		/* A peer that is gone again has no name; a connection of the internet isn't given. */
+		if (len < 0 && op.got->family != AF_UNIX) {
+			file_put(made);
+			return -ECONNABORTED;
+		}
 		if (len < 0) {
 			ss.ss_family = (sa_family_t)AF_UNIX;
 			len = sizeof(ss.ss_family);
@@ -380,7 +384,7 @@ static long send_one(struct task *t, struct file *file, struct sock *sk, uaddr_t
 	}
 	if (!ret && h.control && h.controllen)
 		ret = h.controllen > INT32_MAX ? -ENOBUFS
-					       : scm_parse(t, h.control, h.controllen, &msg.scm);
+					       : scm_parse(t, sk, h.control, h.controllen, &msg);
 	if (!ret)
 		ret = send_and_signal(t, file, sk, &msg);
 	scm_release(&msg.scm);

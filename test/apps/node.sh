@@ -23,6 +23,13 @@ app unix_server "200 pong 5" node -e 'const http = require("http")
 	const s = http.createServer((q, r) => { let b = ""; q.on("data", d => b += d); q.on("end", () => r.end("pong " + b.length)) })
 	s.listen("/tmp/node.sock", () => { const q = http.request({ socketPath: "/tmp/node.sock", method: "POST" }, r => {
 		let b = ""; r.on("data", d => b += d); r.on("end", () => { console.log(r.statusCode, b); s.close() }) }); q.end("hello") })'
+app http_server "200 pong 5 lo" node -e 'const http = require("http"), os = require("os")
+	const s = http.createServer((q, r) => { let b = ""; q.on("data", d => b += d); q.on("end", () => r.end("pong " + b.length)) })
+	s.listen(0, () => { const q = http.request({ port: s.address().port, method: "POST" }, r => {
+		let b = ""; r.on("data", d => b += d); r.on("end", () => { console.log(r.statusCode, b, Object.keys(os.networkInterfaces()).find(n => n == "lo")); s.close() }) }); q.end("hello") })'
+app udp "hi 127.0.0.1" node -e 'const d = require("dgram"), a = d.createSocket("udp4"), b = d.createSocket("udp4")
+	b.on("message", (m, from) => { console.log(String(m), from.address); a.close(); b.close() })
+	b.bind(0, "127.0.0.1", () => a.send("hi", b.address().port, "127.0.0.1"))'
 app hash_zlib "sha 2c26b46b68ff true" node -e 'const c = require("crypto"), z = require("zlib")
 	z.gzip(Buffer.alloc(100000, "x"), (e, d) => console.log("sha", c.createHash("sha256").update("foo").digest("hex").slice(0, 12), z.gunzipSync(d).length === 100000))'
 app timers "tick tick tick done" node -e 'let n = 0, out = []; const t = setInterval(() => { out.push("tick"); if (++n == 3) { clearInterval(t); console.log(...out, "done") } }, 5)'

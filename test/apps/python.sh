@@ -73,6 +73,42 @@ def serve():
 t = threading.Thread(target=serve); t.start()
 c = socket.socket(socket.AF_UNIX); c.connect("/tmp/sock"); c.sendall(b"ping")
 print(c.recv(100)); t.join()'
+app http_server "200 True 404 127.0.0.1" python3 -c '
+import http.server, threading, urllib.error, urllib.request
+class H(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *a): pass
+s = http.server.ThreadingHTTPServer(("localhost", 0), H)
+threading.Thread(target=s.serve_forever, daemon=True).start()
+url = "http://localhost:%d/etc/" % s.server_port
+with urllib.request.urlopen(url + "passwd") as r:
+    a, b = r.status, b"root" in r.read()
+try:
+    urllib.request.urlopen(url + "nonesuch")
+except urllib.error.HTTPError as e:
+    c = e.code
+print(a, b, c, s.server_address[0]); s.shutdown()'
+app http_server_program "True" sh -c 'cd /etc; python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & p=$!
+python3 -c "
+import time, urllib.request
+for i in range(200):
+    try:
+        print(b\"root\" in urllib.request.urlopen(\"http://127.0.0.1:8123/passwd\").read()); break
+    except OSError:
+        time.sleep(0.05)
+"; kill $p'
+app sockets "[b'tcp', b'udp'] ['lo']" python3 -c '
+import asyncio, socket
+async def main():
+    got = []
+    async def serve(r, w):
+        w.write(await r.read()); await w.drain(); w.close()
+    srv = await asyncio.start_server(serve, "127.0.0.1", 0)
+    r, w = await asyncio.open_connection(*srv.sockets[0].getsockname())
+    w.write(b"tcp"); w.write_eof(); got.append(await r.read()); w.close(); srv.close()
+    a = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); a.bind(("::1", 0))
+    a.sendto(b"udp", a.getsockname()); got.append(a.recv(9))
+    print(got, [n for i, n in socket.if_nameindex() if n == "lo"])
+asyncio.run(main())'
 app mmap_file "b'Hello'" python3 -c '
 import mmap
 f = open("/tmp/m", "w+b"); f.write(b"hello" * 1000); f.flush()

@@ -865,26 +865,6 @@ static const struct file_ops mem_fops = {
 	.llseek = mem_llseek,
 };
 
-/* ---- net/ ---- */
-
-static int show_net_dev(struct proc_show *s)
-{
-	strbuf_printf(
-		&s->b,
-		"Inter-|   Receive                                                |  Transmit\n"
-		" face |bytes    packets errs drop fifo frame compressed multicast|bytes    "
-		"packets errs drop fifo colls carrier compressed\n"
-		"    lo:       0       0    0    0    0     0          0         0        0"
-		"       0    0    0    0     0       0          0\n");
-	return 0;
-}
-
-static int show_net_unix(struct proc_show *s)
-{
-	strbuf_printf(&s->b, "Num       RefCount Protocol Flags    Type St Inode Path\n");
-	return 0;
-}
-
 /* ---- tables ---- */
 
 #define REG(n, m, fn)                                                                              \
@@ -904,12 +884,6 @@ static int show_net_unix(struct proc_show *s)
 		.name = n, .mode = S_IFLNK | 0777, .jump = fn, .private = true                     \
 	}
 
-static const struct proc_entry net_children[] = {
-	REG("dev", 0444, show_net_dev),
-	REG("unix", 0444, show_net_unix),
-	{0},
-};
-
 static const struct proc_entry ns_children[] = {
 	NSL(cgroup), NSL(ipc), NSL(mnt), NSL(net), NSL(pid), NSL(user), NSL(uts), {0},
 };
@@ -926,7 +900,7 @@ static const struct proc_entry ns_children[] = {
 		REGP("maps", 0444, show_maps),                                                     \
 		{.name = "mem", .mode = S_IFREG | 0600, .fops = &mem_fops},                        \
 		REG("mountinfo", 0444, show_mountinfo), REG("mounts", 0444, show_mounts),          \
-		{.name = "net", .mode = S_IFDIR | 0555, .children = net_children},                 \
+		{.name = "net", .mode = S_IFDIR | 0555, .children = proc_net_children},            \
 		{.name = "ns", .mode = S_IFDIR | 0511, .children = ns_children},                   \
 		REG("oom_score", 0444, show_oom_score),                                            \
 		{.name = "oom_score_adj",                                                          \

@@ -81,7 +81,7 @@ char *proc_path_text(const struct vfs_ctx *ctx, const struct path *path);
 struct task *proc_task(const struct proc_node *node);
 
 extern const struct proc_entry proc_root_entry, proc_pid_entry, proc_thread_entry;
-extern const struct proc_entry proc_sys_children[];
+extern const struct proc_entry proc_sys_children[], proc_net_children[];
 extern const struct proc_dir_ops proc_root_dir, proc_task_dir, proc_fd_dir, proc_fdinfo_dir;
 extern const struct fs_type proc_fs_type, sysfs_fs_type;
 

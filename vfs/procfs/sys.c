@@ -126,6 +126,20 @@ CONST(show_2, "2")
 CONST(show_40, "40")
 CONST(show_50, "50")
 CONST(show_60, "60")
+CONST(show_6, "6")
+CONST(show_9, "9")
+CONST(show_64, "64")
+CONST(show_75, "75")
+CONST(show_1024, "1024")
+CONST(show_7200, "7200")
+CONST(show_131072, "131072")
+CONST(show_212992, "212992")
+CONST(show_port_range, "32768\t60999")
+CONST(show_nothing, "")
+CONST(show_congestion, "reno cubic")
+CONST(show_cubic, "cubic")
+CONST(show_tcp_rmem, "4096\t131072\t6291456")
+CONST(show_tcp_wmem, "4096\t16384\t4194304")
 CONST(show_128, "128")
 CONST(show_256, "256")
 CONST(show_4096, "4096")
@@ -222,9 +236,41 @@ static const struct proc_entry sys_fs[] = {
 	{0},
 };
 
-static const struct proc_entry net_core[] = {F("somaxconn", show_4096), {0}};
+static const struct proc_entry net_core[] = {F("optmem_max", show_131072),
+					     F("rmem_default", show_212992),
+					     F("rmem_max", show_212992),
+					     F("somaxconn", show_4096),
+					     F("wmem_default", show_212992),
+					     F("wmem_max", show_212992),
+					     {0}};
 static const struct proc_entry net_unix[] = {F("max_dgram_qlen", show_40), {0}};
-static const struct proc_entry sys_net[] = {D("core", net_core), D("unix", net_unix), {0}};
+static const struct proc_entry net_ipv4[] = {
+	F("ip_default_ttl", show_64),
+	F("ip_forward", show_0),
+	F("ip_local_port_range", show_port_range),
+	F("ip_local_reserved_ports", show_nothing),
+	F("ip_nonlocal_bind", show_0),
+	F("ip_unprivileged_port_start", show_1024),
+	F("tcp_available_congestion_control", show_congestion),
+	F("tcp_congestion_control", show_cubic),
+	F("tcp_fastopen", show_0),
+	F("tcp_fin_timeout", show_60),
+	F("tcp_keepalive_intvl", show_75),
+	F("tcp_keepalive_probes", show_9),
+	F("tcp_keepalive_time", show_7200),
+	F("tcp_max_syn_backlog", show_4096),
+	F("tcp_rmem", show_tcp_rmem),
+	F("tcp_syn_retries", show_6),
+	F("tcp_wmem", show_tcp_wmem),
+	{0},
+};
+static const struct proc_entry ipv6_conf_all[] = {F("disable_ipv6", show_0), {0}};
+static const struct proc_entry net_ipv6_conf[] = {
+	D("all", ipv6_conf_all), D("default", ipv6_conf_all), D("lo", ipv6_conf_all), {0}};
+static const struct proc_entry net_ipv6[] = {
+	F("bindv6only", show_0), D("conf", net_ipv6_conf), {0}};
+static const struct proc_entry sys_net[] = {
+	D("core", net_core), D("ipv4", net_ipv4), D("ipv6", net_ipv6), D("unix", net_unix), {0}};
 
 const struct proc_entry proc_sys_children[] = {
 	D("fs", sys_fs), D("kernel", sys_kernel), D("net", sys_net), D("vm", sys_vm), {0}};
