@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lock-down. The filters come from lockdown_calls.h by way of tools/seccomp_gen.c, one for each
- * platform with and without volumes. A call that is not listed fails with EPERM instead of killing:
+ * platform and each combination of needs. A call that is not listed fails with EPERM instead of killing:
  * an unforeseen library call then degrades one operation, not the sandbox.
  */
 #include "sentry/lockdown.h"
@@ -20,7 +20,7 @@
 
 struct filter {
 	const char *platform;
-	bool volumes;
+	bool volumes, control;
 	const struct sock_filter *insns;
 	unsigned short len;
 };
@@ -56,7 +56,8 @@ static int install(const struct filter *f)
 		       : 0;
 }
 
-int lockdown(const struct platform_type *platform, bool volumes, char *why, size_t why_size)
+int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
+	     size_t why_size)
 {
 	int err;
 
@@ -64,14 +65,15 @@ int lockdown(const struct platform_type *platform, bool volumes, char *why, size
 		snprintf(why, why_size, "can't set no_new_privs: %s", strerror(errno));
 		return -errno;
 	}
-	err = drop_capabilities(volumes);
+	err = drop_capabilities(needs->volumes);
 	if (err) {
 		snprintf(why, why_size, "can't drop capabilities: %s", strerror(-err));
 		return err;
 	}
 	err = -ENOENT;
 	for (size_t i = 0; i < ARRAY_SIZE(filters) && err == -ENOENT; i++) {
-		if (filters[i].volumes == volumes && !strcmp(filters[i].platform, platform->name))
+		if (filters[i].volumes == needs->volumes && filters[i].control == needs->control &&
+		    !strcmp(filters[i].platform, platform->name))
 			err = install(&filters[i]);
 	}
 	if (err)

@@ -10,6 +10,7 @@
 #define SENTRY_LOCKDOWN_CALLS_H
 
 #include <seccomp.h>
+#include <sys/socket.h>
 
 /* Threads, memory, time, and descriptors that are open already. */
 static const int common_calls[] = {
@@ -101,6 +102,16 @@ static const int volume_calls[] = {
 	SCMP_SYS(syncfs),     SCMP_SYS(flock),		 SCMP_SYS(sync_file_range),
 	SCMP_SYS(faccessat2), SCMP_SYS(copy_file_range), SCMP_SYS(dup),
 	SCMP_SYS(faccessat),
+};
+
+/* Named sandboxes: connections to the control socket, and who is at the other end of one. */
+static const int control_calls[] = {
+	SCMP_SYS(accept4),
+	SCMP_SYS(recvmsg),
+};
+static const struct scmp_arg_cmp control_getsockopt[] = {
+	SCMP_CMP64(1, SCMP_CMP_EQ, SOL_SOCKET),
+	SCMP_CMP64(2, SCMP_CMP_EQ, SO_PEERCRED),
 };
 
 /* Stub processes: made, traced, waited for. */

@@ -42,7 +42,18 @@ static void allow(scmp_filter_ctx ctx, const int *calls, size_t n)
 	}
 }
 
-static void print_filter(const struct platform *p, bool volumes)
+static void allow_control(scmp_filter_ctx ctx)
+{
+	int err;
+
+	allow(ctx, control_calls, COUNT(control_calls));
+	err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(getsockopt),
+				     COUNT(control_getsockopt), control_getsockopt);
+	if (err)
+		die("seccomp_rule_add_array", err);
+}
+
+static void print_filter(const struct platform *p, bool volumes, bool control)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	struct sock_filter insn;
@@ -55,12 +66,14 @@ static void print_filter(const struct platform *p, bool volumes)
 	allow(ctx, common_calls, COUNT(common_calls));
 	if (volumes)
 		allow(ctx, volume_calls, COUNT(volume_calls));
+	if (control)
+		allow_control(ctx);
 	allow(ctx, p->calls, p->n);
 	if (seccomp_export_bpf(ctx, fileno(f)))
 		die("seccomp_export_bpf", EIO);
 	seccomp_release(ctx);
 	rewind(f);
-	printf("static const struct sock_filter filter_%s_%d[] = {\n", p->name, volumes);
+	printf("static const struct sock_filter filter_%s_%d%d[] = {\n", p->name, volumes, control);
 	while (fread(&insn, sizeof(insn), 1, f) == 1)
 		printf("\t{0x%x, %u, %u, 0x%x},\n", insn.code, insn.jt, insn.jf, insn.k);
 	printf("};\n");
@@ -71,14 +84,19 @@ int main(void)
 {
 	printf("/* Made by tools/seccomp_gen.c. */\n");
 	for (size_t i = 0; i < COUNT(platforms); i++) {
-		print_filter(&platforms[i], false);
-		print_filter(&platforms[i], true);
+		for (int v = 0; v < 4; v++)
+			print_filter(&platforms[i], v & 1, v & 2);
 	}
 	printf("static const struct filter filters[] = {\n");
 	for (size_t i = 0; i < COUNT(platforms); i++) {
-		for (int v = 0; v < 2; v++)
-			printf("\t{\"%s\", %d, filter_%s_%d, ARRAY_SIZE(filter_%s_%d)},\n",
-			       platforms[i].name, v, platforms[i].name, v, platforms[i].name, v);
+		for (int v = 0; v < 4; v++) {
+			const char *name = platforms[i].name;
+			int volumes = v & 1, control = v >> 1;
+
+			printf("\t{\"%s\", %d, %d, filter_%s_%d%d, ARRAY_SIZE(filter_%s_%d%d)},\n",
+			       name, volumes, control, name, volumes, control, name, volumes,
+			       control);
+		}
 	}
 	printf("};\n");
 	return 0;
