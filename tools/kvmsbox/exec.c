@@ -35,10 +35,9 @@ int cmd_exec(int argc, char **argv)
 	if (!o.dump_dtb)
 		platform_prepare(o.config.platform ? o.config.platform : "auto");
 	status = sandbox_configure(&o, argv[at], argv + at + 1);
-	if (!status)
-		status = sandbox_boot(&o, &result);
 	if (status)
 		return status;
+	sandbox_boot(&o, &result);
 	if (result.error[0])
 		complain("%s", result.error);
 	return result.status;

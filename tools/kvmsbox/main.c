@@ -15,6 +15,13 @@ static const struct subcommand {
 	const char *summary;
 } subcommands[] = {
 	{"exec", cmd_exec, "run a command from an image in a sandbox"},
+	{"run", cmd_run, "the same in a sandbox that has a name, or in the background"},
+	{"enter", cmd_enter, "run another command in a named sandbox"},
+	{"ps", cmd_ps, "list named sandboxes"},
+	{"logs", cmd_logs, "show the output of one in the background"},
+	{"kill", cmd_kill, "send a signal to its first process"},
+	{"wait", cmd_wait, "wait for its end and print its exit status"},
+	{"rm", cmd_rm, "remove what is left of it"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,13 +81,24 @@ int sandbox_configure(struct options *o, const char *path, char **argv)
 	return 0;
 }
 
-static int dump_dtb(const char *path, const void *blob, size_t size)
+static void fail(struct boot_result *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void fail(struct boot_result *r, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(r->error, sizeof(r->error), fmt, ap);
+	va_end(ap);
+	r->status = EXIT_KVMSBOX;
+}
+
+static void dump_dtb(const char *path, const void *blob, size_t size, struct boot_result *result)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 
 	if (fd < 0 || write(fd, blob, size) != (ssize_t)size || close(fd))
-		return complain("exec: --dump-dtb: %s: %s", path, strerror(errno));
-	return 0;
+		fail(result, "exec: --dump-dtb: %s: %s", path, strerror(errno));
 }
 
 /* Descriptors 0–2 under numbers of their own, -1 where closed. */
@@ -96,11 +108,11 @@ static void take_stdio(struct config *c)
 		c->stdio[i] = stdio_was_closed[i] ? -1 : fcntl(i, F_DUPFD_CLOEXEC, 10);
 }
 
-int sandbox_boot(struct options *o, struct boot_result *result)
+void sandbox_boot(struct options *o, struct boot_result *result)
 {
 	const char *verb = o->verb->name;
+	void *blob = NULL;
 	size_t size;
-	void *blob;
 	int fd, err;
 
 	memset(result, 0, sizeof(*result));
@@ -108,17 +120,23 @@ int sandbox_boot(struct options *o, struct boot_result *result)
 		o->config.strace_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
 	take_stdio(&o->config);
 	err = sandbox_config_write(&o->config, &blob, &size);
-	if (err)
-		return complain("%s: arguments and environment don't fit a device tree: %s", verb,
-				err == -E2BIG ? "Argument list too long" : strerror(-err));
-	if (o->dump_dtb)
-		return dump_dtb(o->dump_dtb, blob, size);
+	if (err) {
+		fail(result, "%s: arguments and environment don't fit a device tree: %s", verb,
+		     err == -E2BIG ? "Argument list too long" : strerror(-err));
+		return;
+	}
+	if (o->dump_dtb) {
+		dump_dtb(o->dump_dtb, blob, size, result);
+		free(blob);
+		return;
+	}
 	fd = sandbox_config_memfd(blob, size);
-	if (fd < 0)
-		return complain("%s: can't make the configuration file: %s", verb, strerror(-fd));
 	free(blob);
+	if (fd < 0) {
+		fail(result, "%s: can't make the configuration file: %s", verb, strerror(-fd));
+		return;
+	}
 	sentry_run(fd, result);
 	if (o->config.stats)
 		sentry_print_stats(STDERR_FILENO, result);
-	return 0;
 }

@@ -12,9 +12,9 @@
  */
 int sandbox_configure(struct options *o, const char *path, char **argv);
 /*
- * Runs it, with descriptors 0 to 2 as its stdio, until it has ended. 0, or the exit status after a
- * complaint; with 0, @result says how it went.
+ * Runs it, with descriptors 0 to 2 as its stdio, until it has ended; @result says how. With
+ * --dump-dtb only the device tree is written.
  */
-int sandbox_boot(struct options *o, struct boot_result *result);
+void sandbox_boot(struct options *o, struct boot_result *result);
 
 #endif
