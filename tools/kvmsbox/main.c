@@ -33,12 +33,15 @@ int complain(const char *fmt, ...)
 {
 	char buf[1024];
 	va_list ap;
-	int n = 0;
 
 	va_start(ap, fmt);
-	n = vsnprintf(buf, sizeof(buf), fmt, ap);
+	vsnprintf(buf, sizeof(buf), fmt, ap);
 	va_end(ap);
-	(void)n;
+	/* One line, whatever the arguments hold. */
+	for (char *p = buf; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 127)
+			*p = '?';
+	}
 	dprintf(STDERR_FILENO, "kvmsbox: %s\n", buf);
 	return EXIT_KVMSBOX;
 }

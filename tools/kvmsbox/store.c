@@ -381,7 +381,7 @@ static int make_socket(int dir)
 		return -errno;
 	/* By way of the descriptor: the path may be longer than an address. */
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "/proc/self/fd/%d/control.sock", dir);
-	if (bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 64)) {
+	if (bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 256)) {
 		err = -errno;
 		close(fd);
 		return err;
