@@ -9,7 +9,7 @@
  *	there was -> CONTROL_EXITED, gone
  *
  * A client whose connection is closed while its command runs stays in the list without one until
- * the command has ended. Everything here belongs to the control thread but for `posted`.
+ * the command has ended. Everything here belongs to the control thread.
  */
 #include "sentry/control.h"
 
@@ -55,8 +55,8 @@ struct client {
 /* In the arena, but for what the thread itself needs. */
 struct control {
 	struct kernel *kernel;
-	int listener, event; /* hostfds */
-	uid_t uid;	     /* who may talk to us, beside root */
+	int listener; /* hostfd */
+	uid_t uid;    /* who may talk to us, beside root */
 	struct timespec started;
 	struct list_head clients;
 	unsigned int nr_connections;
@@ -65,7 +65,7 @@ struct control {
 static struct control *control;
 static const struct config *config; /* init's */
 static pthread_t thread;
-static _Atomic int posted; /* the eventfd, for callbacks */
+static int event; /* hostfd, for good: what still ends may post later than control_finish */
 static _Atomic bool finishing;
 
 /* From any thread, under any lock. */
@@ -73,7 +73,7 @@ static void control_post(void)
 {
 	uint64_t one = 1;
 
-	(void)!write(atomic_load(&posted), &one, sizeof(one));
+	(void)!write(hostfd_get(event), &one, sizeof(one));
 }
 
 static bool process_ended(struct waiter *w, uint32_t events)
@@ -603,7 +603,7 @@ static void serve(int timeout)
 	uint64_t count;
 	nfds_t n = 2;
 
-	p[0] = (struct pollfd){.fd = hostfd_get(control->event), .events = POLLIN};
+	p[0] = (struct pollfd){.fd = hostfd_get(event), .events = POLLIN};
 	p[1] = (struct pollfd){.fd = control->nr_connections < MAX_CONNECTIONS
 					     ? hostfd_get(control->listener)
 					     : -1,
@@ -648,14 +648,30 @@ static void *control_thread(void *arg)
 	}
 }
 
+static int make_event(void)
+{
+	int fd;
+
+	if (event)
+		return 0;
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	fd = fd < 0 ? -errno : hostfd_add(fd);
+	if (fd < 0)
+		return fd;
+	event = fd;
+	return 0;
+}
+
 int control_start(struct kernel *k, const struct config *c)
 {
 	pthread_attr_t attr;
 	int err;
 
 	control = kzalloc(sizeof(*control));
-	if (!control)
+	if (!control) {
+		close(c->control_fd);
 		return -ENOMEM;
+	}
 	config = c;
 	control->kernel = k;
 	control->uid = (uid_t)getauxval(AT_EUID);
@@ -664,11 +680,9 @@ int control_start(struct kernel *k, const struct config *c)
 	err = control->listener = hostfd_add(c->control_fd);
 	if (err < 0)
 		goto out_free;
-	err = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = control->event = err < 0 ? -errno : hostfd_add(err);
-	if (err < 0)
+	err = make_event();
+	if (err)
 		goto out_listener;
-	atomic_store(&posted, hostfd_get(control->event));
 	atomic_store(&finishing, false);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 512 << 10);
@@ -676,7 +690,6 @@ int control_start(struct kernel *k, const struct config *c)
 	pthread_attr_destroy(&attr);
 	if (!err)
 		return 0;
-	hostfd_close(control->event);
 out_listener:
 	hostfd_close(control->listener);
 out_free:
@@ -697,7 +710,6 @@ void control_finish(void)
 	list_for_each_entry_safe (c, tmp, &control->clients, node)
 		client_free(c);
 	hostfd_close(control->listener);
-	/* A console that still writes may post: the eventfd stays. */
 	kfree(control);
 	control = NULL;
 }

@@ -119,7 +119,7 @@ expect logs "out err" "$(k logs box | paste -sd' ')"
 long=$(printf 'n%.0s' {1..64})
 bad name_none 125 'no name given' run -d "$image" -- true
 for n in "" . .. .x -x _x a/b "a b" a$'\n'b é "${long}x"; do
-	bad "name_bad_${n:0:9}" 125 'letter' run -d "--name=$n" "$image" -- true
+	bad "name_bad_$(printf %.9s "${n//[^a-zA-Z0-9.-]/_}")" 125 'letter' run -d "--name=$n" "$image" -- true
 done
 if wants name_longest; then
 	run -d --name "$long" "$image" -- true </dev/null && k wait "$long" >/dev/null
