@@ -52,7 +52,8 @@ $(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import
 
 # The kernel's static variables lie together, to be saved and set back (sentry/lib/world.h).
 OBJCOPY ?= objcopy
-KSTATE_SRCS = $(filter-out $(addprefix sentry/,boot.c console.c forward.c freezer.c poller.c task_run.c), \
+KSTATE_SRCS = $(filter-out $(addprefix sentry/,boot.c console.c control.c forward.c freezer.c launch.c poller.c \
+	      task_run.c), \
 	      $(foreach d,sentry sentry/mm sentry/syscalls vfs vfs/procfs,$(wildcard $(d)/*.c))) \
 	      sentry/lib/refcount.c loader/exec.c loader/vdso.c
 kstate = $(if $(filter $(KSTATE_SRCS),$(1)),$(Q)$(OBJCOPY) --rename-section .data=kstate_data \

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,16 +24,17 @@
 #include "loader/vdso.h"
 #include "sentry/config.h"
 #include "sentry/console.h"
+#include "sentry/control.h"
 #include "sentry/forward.h"
 #include "sentry/function.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
+#include "sentry/launch.h"
 #include "sentry/lib/physmem.h"
 #include "sentry/lockdown.h"
 #include "sentry/objects.h"
-#include "sentry/passwd.h"
 #include "sentry/snapshot.h"
 #include "sentry/syscalls.h"
 #include "vfs/procfs/procfs.h"
@@ -47,13 +47,9 @@ struct boot {
 	struct boot_result *result;
 	struct kernel *kernel;
 	struct mnt_ns *mnt_ns;
-	struct fs_context *fs; /* the sentry's own: root of the namespace */
-	struct vfs_ctx ctx;    /* the sentry as caller: root, all capabilities */
-	struct fd_table *files;
-	struct cred *cred;
-	struct console *console;
+	struct vfs_ctx ctx; /* the sentry as caller */
+	struct launched init;
 	gpa_t image;
-	const char *home; /* of the user, for HOME */
 	struct timespec start;
 };
 
@@ -69,6 +65,11 @@ static int fail(struct boot *b, int status, const char *fmt, ...)
 	va_end(ap);
 	b->result->status = status;
 	return -1;
+}
+
+static uint64_t to_ns(const struct timespec *ts)
+{
+	return (uint64_t)ts->tv_sec * 1000000000 + (uint64_t)ts->tv_nsec;
 }
 
 static uint64_t since(const struct timespec *start)
@@ -191,23 +192,6 @@ static int start_kernel(struct boot *b)
 
 /* ---- file systems ---- */
 
-/* A context of the sentry's own: the namespace's root, all capabilities. */
-static int become_caller(struct boot *b)
-{
-	struct path root;
-
-	b->ctx.cred = cred_alloc(0, 0, NULL, 0, CAP_FULL_SET);
-	mnt_ns_root(b->mnt_ns, &root);
-	b->fs = fs_context_alloc(&root, &root, 0);
-	path_put(&root);
-	if (!b->ctx.cred || !b->fs)
-		return fail(b, EXIT_KVMSBOX, "out of memory");
-	b->ctx.fs = b->fs;
-	b->ctx.mnt_ns = b->mnt_ns;
-	b->ctx.fsize_limit = RLIM_INFINITY;
-	return 0;
-}
-
 static int mount_root(struct boot *b)
 {
 	struct super *sb;
@@ -220,7 +204,7 @@ static int mount_root(struct boot *b)
 	if (IS_ERR(b->mnt_ns))
 		return fail(b, EXIT_KVMSBOX, "can't make the mount namespace: %s",
 			    strerror((int)-PTR_ERR(b->mnt_ns)));
-	return become_caller(b);
+	return caller_init(&b->ctx, b->mnt_ns) ? fail(b, EXIT_KVMSBOX, "out of memory") : 0;
 }
 
 /* Makes the directories of @path that are missing, the last one included unless @file. */
@@ -315,32 +299,6 @@ static int mount_volume(struct boot *b, const struct config_volume *v)
 	return 0;
 }
 
-/*
- * An image without /etc/hosts gets one, as from other runtimes: there is no name server, and programs
- * look for "localhost" and for themselves. One without /etc stays as it is.
- */
-static int make_hosts(struct boot *b)
-{
-	const char *name = b->kernel->root_uts->nodename;
-	struct open_how how;
-	struct file *file;
-	char text[256];
-	ssize_t n;
-
-	open_how_init(&how, O_WRONLY | O_CREAT | O_EXCL, 0644);
-	file = file_open(&b->ctx, NULL, "/etc/hosts", &how);
-	if (IS_ERR(file))
-		return PTR_ERR(file) == -EEXIST || PTR_ERR(file) == -ENOENT ||
-				       PTR_ERR(file) == -ENOTDIR
-			       ? 0
-			       : (int)PTR_ERR(file);
-	snprintf(text, sizeof(text), "127.0.0.1\tlocalhost%s%s\n::1\tlocalhost ip6-localhost%s\n",
-		 *name ? " " : "", name, " ip6-loopback");
-	n = file_write_kernel(file, text, strlen(text), 0);
-	file_put(file);
-	return n < 0 ? (int)n : 0;
-}
-
 static int mount_all(struct boot *b)
 {
 	struct path root;
@@ -354,10 +312,6 @@ static int mount_all(struct boot *b)
 	    mount_type(b, "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV) ||
 	    mount_type(b, "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
 		return -1;
-	/* Before volumes: none of them gets a file of ours. */
-	err = make_hosts(b);
-	if (err)
-		return fail(b, EXIT_KVMSBOX, "can't make /etc/hosts: %s", strerror(-err));
 	for (size_t i = 0; i < b->config.nvolumes; i++) {
 		if (mount_volume(b, &b->config.volumes[i]))
 			return -1;
@@ -375,181 +329,54 @@ static int mount_all(struct boot *b)
 	return 0;
 }
 
-/* ---- descriptors and credentials ---- */
-
-static int install_file(struct boot *b, struct file *file, int fd)
-{
-	int err = PTR_ERR_OR_ZERO(file);
-
-	if (!err)
-		err = fd_replace(&b->ctx, b->files, file, (unsigned int)fd, false, 1024);
-	if (err < 0)
-		return fail(b, EXIT_KVMSBOX, "can't set up descriptor %d: %s", fd, strerror(-err));
-	return 0;
-}
-
-static int set_up_terminal(struct boot *b)
-{
-	struct file *slave;
-	int err;
-
-	err = console_create(b->kernel, b->mnt_ns, b->config.stdio[0], b->config.stdio[1],
-			     &b->console, &slave);
-	if (err)
-		return fail(b, EXIT_KVMSBOX, "can't make a terminal: %s", strerror(-err));
-	for (int i = 0; i < 3; i++) {
-		if (install_file(b, file_get(slave), i)) {
-			file_put(slave);
-			return -1;
-		}
-	}
-	file_put(slave);
-	return 0;
-}
-
-static int set_up_files(struct boot *b)
-{
-	b->files = fd_table_alloc();
-	if (!b->files)
-		return fail(b, EXIT_KVMSBOX, "out of memory");
-	if (b->config.fn_kind) {
-		int err = function_prepare(b->kernel, &b->ctx, b->files, b->config.fn_kind,
-					   b->config.fn_port, b->config.fn_channel);
-
-		return err ? fail(b, EXIT_KVMSBOX, "can't prepare for a function: %s",
-				  strerror(-err))
-			   : 0;
-	}
-	if (b->config.terminal)
-		return set_up_terminal(b);
-	for (int i = 0; i < 3; i++) {
-		int host = b->config.stdio[i], index, flags;
-
-		if (host < 0)
-			continue;
-		/* The image must not be able to change what the caller's shell shares with us. */
-		flags = fcntl(host, F_GETFL);
-		index = hostfd_add(host);
-		if (index < 0 || flags < 0)
-			return fail(b, EXIT_KVMSBOX, "can't pass descriptor %d: %s", i,
-				    strerror(errno));
-		if (install_file(b, hostfile_alloc(index, (unsigned int)flags, b->cred), i))
-			return -1;
-	}
-	return 0;
-}
-
-static int set_up_cred(struct boot *b)
-{
-	struct passwd_entry user = {.uid = b->config.uid, .gid = b->config.gid};
-	char why[256];
-
-	memcpy(user.groups, b->config.groups, b->config.ngroups * sizeof(user.groups[0]));
-	user.ngroups = b->config.ngroups;
-	if (passwd_resolve(&b->ctx, b->config.user, &user, why, sizeof(why)))
-		return fail(b, EXIT_KVMSBOX, "%s", why);
-	/* The sandbox's root rules the sandbox: everything it can reach is its own. */
-	b->cred = cred_alloc(user.uid, user.gid, user.groups, (unsigned int)user.ngroups,
-			     CAP_FULL_SET);
-	if (!b->cred)
-		return fail(b, EXIT_KVMSBOX, "out of memory");
-	b->home = strdup(user.home);
-	return 0;
-}
-
-/* HOME as the user's home directory unless the environment says otherwise (fact 33). */
-static char **with_home(char **env, const char *home)
-{
-	size_t n = 0;
-	char **v;
-
-	for (; env[n]; n++) {
-		if (!strncmp(env[n], "HOME=", 5))
-			return env;
-	}
-	v = calloc(n + 2, sizeof(*v));
-	if (!v || asprintf(&v[n], "HOME=%s", home && home[0] ? home : "/") < 0)
-		return env;
-	memcpy(v, env, n * sizeof(*v));
-	return v;
-}
-
 /* ---- init ---- */
 
-static int exec_status(int err)
+static int create_init(struct boot *b)
 {
-	switch (-err) {
-	case ENOENT:
-	case ENOTDIR:
-		return EXIT_NOT_FOUND;
-	case ENOMEM:
-	case EAGAIN:
-		return EXIT_KVMSBOX;
-	default:
-		return EXIT_CANT_EXEC;
-	}
-}
-
-static int create_init(struct boot *b, struct thread_group **init)
-{
-	struct config *c = &b->config;
-	struct create_process_args args = {
-		.filename = c->filename,
-		.argv = c->args,
-		.cwd = c->cwd,
-		.umask = c->umask,
-		.cred = b->cred,
-		.files = b->files,
-		.no_new_privs = c->no_new_privs,
-		.tty = b->console ? console_tty(b->console) : NULL,
-	};
-	char *found = NULL;
-	int err;
-
-	if (!c->args[0])
+	if (!b->config.args[0])
 		return fail(b, EXIT_KVMSBOX,
 			    "no command given and the image names none: add one after IMAGE");
-	args.envp = with_home(c->env, b->home);
-	if (!c->filename) {
-		struct vfs_ctx ctx = b->ctx;
-
-		ctx.cred = b->cred;
-		found = kernel_find_executable(&ctx, c->args[0], args.envp, c->cwd);
-		if (IS_ERR(found))
-			return fail(b, exec_status((int)PTR_ERR(found)), "%s: %s", c->args[0],
-				    PTR_ERR(found) == -ENOENT
-					    ? "command not found in the image (looked in PATH)"
-					    : strerror((int)-PTR_ERR(found)));
-		args.filename = found;
-	}
-	args.mnt_ns = mnt_ns_get(b->mnt_ns);
-	err = kernel_create_process(b->kernel, &args, init);
-	kfree(found);
-	if (err) {
-		bool cwd = strstr(args.error, "working directory");
-
-		return fail(b, cwd ? EXIT_KVMSBOX : exec_status(err), "%s", args.error);
+	if (launch(b->kernel, &b->ctx, &b->config, b->config.stdio, &b->init))
+		return fail(b, b->init.status, "%s", b->init.error);
+	if (b->init.console) {
+		b->kernel->console = console_tty(b->init.console);
+		console_make_raw(b->init.console);
 	}
 	return 0;
 }
 
-static int status_of(int wait_status)
+/* From here on the sandbox can be entered, and whoever waits for it knows that it runs. */
+static int open_to_others(struct boot *b)
 {
-	return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+	int err = b->config.control_fd > 0 ? control_start(b->kernel, &b->config) : 0;
+
+	if (err) {
+		kernel_kill_all(b->kernel, SIGKILL);
+		return fail(b, EXIT_KVMSBOX, "can't start the control thread: %s", strerror(-err));
+	}
+	b->result->started = true;
+	if (b->config.ready_fd > 0) {
+		(void)!write(b->config.ready_fd, "", 1);
+		close(b->config.ready_fd);
+	}
+	return 0;
 }
 
-static void run(struct boot *b, struct thread_group *init)
+static void run(struct boot *b)
 {
 	struct forward_args fa = {
 		.kernel = b->kernel,
-		.init = init,
-		.console = b->console,
+		.init = b->init.tg,
+		.console = b->init.console,
 		.timeout_ms = b->config.timeout_ms,
 	};
+	const struct lockdown_needs needs = {.volumes = b->config.nvolumes > 0,
+					     .control = b->config.control_fd > 0,
+					     .function = b->config.fn_kind};
 	struct platform *platform = b->kernel->platform;
 	struct timespec started;
+	int err, wait_status;
 	char why[256];
-	int err;
 
 	err = platform->type->ready ? platform->type->ready(platform) : 0;
 	if (err) {
@@ -557,24 +384,28 @@ static void run(struct boot *b, struct thread_group *init)
 		     strerror(-err));
 		return;
 	}
-	if (lockdown(platform->type, b->config.nvolumes > 0, why, sizeof(why))) {
+	if (lockdown(platform->type, &needs, why, sizeof(why))) {
 		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
 	if (b->config.fn_kind) {
-		b->result->status = function_serve(init, (uint64_t)b->start.tv_sec * 1000000000 +
-								 (uint64_t)b->start.tv_nsec);
+		b->result->status = function_serve(b->init.tg, to_ns(&b->start));
 		return;
 	}
 	forward_prepare(&fa);
 	b->result->boot_ns = since(&b->start);
 	clock_gettime(CLOCK_MONOTONIC, &started);
-	err = kernel_start_process(b->kernel, init);
+	err = kernel_start_process(b->kernel, b->init.tg);
 	if (err) {
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
-	b->result->status = status_of(forward_until_end());
+	err = open_to_others(b);
+	wait_status = forward_until_end();
+	control_finish();
+	if (err)
+		return;
+	b->result->status = exit_status_of(wait_status);
 	b->result->run_ns = since(&started);
 	if (forward_timed_out())
 		b->result->status = EXIT_TIMEOUT;
@@ -583,7 +414,6 @@ static void run(struct boot *b, struct thread_group *init)
 void sentry_run(int dtb_fd, struct boot_result *result)
 {
 	struct boot b = {.result = result};
-	struct thread_group *init;
 
 	memset(result, 0, sizeof(*result));
 	clock_gettime(CLOCK_MONOTONIC, &b.start);
@@ -595,17 +425,17 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 	}
 	/* From here on every thread has the forwarded signals blocked. */
 	forward_block_signals();
-	if (start_kernel(&b) || mount_all(&b) || set_up_cred(&b) || set_up_files(&b) ||
-	    create_init(&b, &init))
+	if (start_kernel(&b) || mount_all(&b) || create_init(&b))
 		return;
-	run(&b, init);
-	if (b.console)
-		console_finish(b.console);
+	run(&b);
+	if (b.init.console)
+		console_finish(b.init.console);
 }
 
 void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
 		    struct boot_result *result)
 {
+	const struct lockdown_needs needs = {.function = true};
 	struct boot b = {.result = result};
 	const struct platform_type *type;
 	char why[512] = "";
@@ -620,7 +450,7 @@ void sentry_restore(int image_fd, int channel, const char *platform, unsigned in
 	}
 	type = b.kernel->platform->type;
 	fast_restored(type, poll_percent);
-	if (lockdown(type, false, why, sizeof(why))) {
+	if (lockdown(type, &needs, why, sizeof(why))) {
 		fail(&b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
@@ -630,9 +460,7 @@ void sentry_restore(int image_fd, int channel, const char *platform, unsigned in
 		return;
 	}
 	result->boot_ns = since(&b.start);
-	result->status = function_restored(b.kernel, channel,
-					   (uint64_t)b.start.tv_sec * 1000000000 +
-						   (uint64_t)b.start.tv_nsec);
+	result->status = function_restored(b.kernel, channel, to_ns(&b.start));
 }
 
 void sentry_print_stats(int fd, const struct boot_result *result)

@@ -16,6 +16,7 @@
 
 struct boot_result {
 	int status;	  /* exit status for the shell: the program's, 128+N, or one of the above */
+	bool started;	  /* init ran: what follows is not a failure to start */
 	char error[640];  /* one line when kvmsbox itself failed, else empty */
 	uint64_t boot_ns; /* from sentry_run to the first instruction of init */
 	uint64_t run_ns;  /* from there to its end */

@@ -150,6 +150,10 @@ static int write_tree(void *fdt, size_t size, const struct config *c)
 	TRY(fdt_property_u32(fdt, "strace-fd", (uint32_t)c->strace_fd));
 	TRY(put_flag(fdt, "stats", c->stats));
 	TRY(put_string(fdt, "log-level", c->log_level));
+	if (c->control_fd)
+		TRY(fdt_property_u32(fdt, "control-fd", (uint32_t)c->control_fd));
+	if (c->ready_fd)
+		TRY(fdt_property_u32(fdt, "ready-fd", (uint32_t)c->ready_fd));
 	TRY(fdt_end_node(fdt));
 	TRY(fdt_end_node(fdt));
 	return fdt_finish(fdt);
@@ -394,6 +398,10 @@ static int read_tree(struct reader *r, struct config *c)
 	TRY(get_fd(r, node, "strace-fd", &c->strace_fd));
 	c->stats = get_flag(r, node, "stats");
 	TRY(get_string(r, node, "log-level", &c->log_level));
+	if (get_flag(r, node, "control-fd"))
+		TRY(get_fd(r, node, "control-fd", &c->control_fd));
+	if (get_flag(r, node, "ready-fd"))
+		TRY(get_fd(r, node, "ready-fd", &c->ready_fd));
 	return 0;
 }
 

@@ -12,7 +12,11 @@
  *	/image	  fd, size
  *	/mounts	  read-only; volume@N: fd, source, target, read-only
  *	/function kind (enum fn_kind), port, channel (host fd): only if it is to serve a function
- *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level
+ *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level, control-fd,
+ *		  ready-fd
+ *
+ * The same tree describes a command that enters a running sandbox (control.h); only /chosen counts
+ * there, and its stdio are places among the descriptors that come with it.
  */
 #ifndef SENTRY_CONFIG_H
 #define SENTRY_CONFIG_H
@@ -63,7 +67,9 @@ struct config {
 	int strace_fd;	      /* -1: off */
 	bool stats;
 	const char *log_level;
-	void *blob; /* what the strings point into, when parsed */
+	int control_fd; /* listening socket for control.h; 0: none */
+	int ready_fd;	/* gets one byte, 0, once init runs; 0: none */
+	void *blob;	/* what the strings point into, when parsed */
 };
 
 /*

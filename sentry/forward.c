@@ -18,8 +18,7 @@
 static struct forward_args fw;
 static _Atomic bool timed_out;
 
-/* Everything but what means this process itself. */
-static void forwarded_set(sigset_t *set)
+void forward_signals(sigset_t *set)
 {
 	sigfillset(set);
 	sigdelset(set, SIGKILL);
@@ -40,7 +39,7 @@ void forward_block_signals(void)
 {
 	sigset_t set;
 
-	forwarded_set(&set);
+	forward_signals(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
@@ -165,7 +164,7 @@ int forward_until_end(void)
 	siginfo_t info;
 	sigset_t set;
 
-	forwarded_set(&set);
+	forward_signals(&set);
 	sigaddset(&set, SIGCHLD);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (atomic_load(&fw.kernel->nr_threads_running)) {

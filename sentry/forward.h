@@ -7,6 +7,8 @@
 #ifndef SENTRY_FORWARD_H
 #define SENTRY_FORWARD_H
 
+#include <signal.h>
+
 #include "sentry/lib/types.h"
 
 struct console;
@@ -20,6 +22,8 @@ struct forward_args {
 	uint64_t timeout_ms;	   /* 0: none */
 };
 
+/* What is forwarded: everything but what means this process itself. */
+void forward_signals(sigset_t *set);
 /* Blocks what will be forwarded. Before any other thread exists. */
 void forward_block_signals(void);
 /* Once, by the thread that will wait, before init is started. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lock-down. The filters come from lockdown_calls.h by way of tools/seccomp_gen.c, one for each
- * platform with and without volumes. A call that is not listed fails with EPERM instead of killing:
+ * platform and each combination of needs. A call that is not listed fails with EPERM instead of killing:
  * an unforeseen library call then degrades one operation, not the sandbox.
  */
 #include "sentry/lockdown.h"
@@ -20,7 +20,7 @@
 
 struct filter {
 	const char *platform;
-	bool volumes;
+	unsigned int needs;
 	const struct sock_filter *insns;
 	unsigned short len;
 };
@@ -56,22 +56,26 @@ static int install(const struct filter *f)
 		       : 0;
 }
 
-int lockdown(const struct platform_type *platform, bool volumes, char *why, size_t why_size)
+int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
+	     size_t why_size)
 {
+	unsigned int bits = (needs->volumes ? LOCKDOWN_VOLUMES : 0) |
+			    (needs->control ? LOCKDOWN_CONTROL : 0) |
+			    (needs->function ? LOCKDOWN_FUNCTION : 0);
 	int err;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
 		snprintf(why, why_size, "can't set no_new_privs: %s", strerror(errno));
 		return -errno;
 	}
-	err = drop_capabilities(volumes);
+	err = drop_capabilities(needs->volumes);
 	if (err) {
 		snprintf(why, why_size, "can't drop capabilities: %s", strerror(-err));
 		return err;
 	}
 	err = -ENOENT;
 	for (size_t i = 0; i < ARRAY_SIZE(filters) && err == -ENOENT; i++) {
-		if (filters[i].volumes == volumes && !strcmp(filters[i].platform, platform->name))
+		if (filters[i].needs == bits && !strcmp(filters[i].platform, platform->name))
 			err = install(&filters[i]);
 	}
 	if (err)

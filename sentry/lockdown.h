@@ -7,10 +7,21 @@
 
 struct platform_type;
 
+/* Bits of struct filter.needs (tools/seccomp_gen.c). */
+enum { LOCKDOWN_VOLUMES = 1, LOCKDOWN_CONTROL = 2, LOCKDOWN_FUNCTION = 4, LOCKDOWN_ALL = 8 };
+
+/* What this sandbox needs beyond the common calls. */
+struct lockdown_needs {
+	bool volumes;  /* names below host directories, and the capabilities to act there */
+	bool control;  /* connections to the control socket */
+	bool function; /* a channel, and snapshots */
+};
+
 /*
- * No new privileges; no capabilities (but those that act for a volume's files when @volumes); a
- * seccomp filter that leaves the host calls the sentry needs. 0, or -errno with one line in @why.
+ * No new privileges; no capabilities (but those that act for a volume's files); a seccomp filter
+ * that leaves the host calls the sentry needs. 0, or -errno with one line in @why.
  */
-int lockdown(const struct platform_type *platform, bool volumes, char *why, size_t why_size);
+int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
+	     size_t why_size);
 
 #endif

@@ -10,6 +10,7 @@
 #define SENTRY_LOCKDOWN_CALLS_H
 
 #include <seccomp.h>
+#include <sys/socket.h>
 
 /* Threads, memory, time, and descriptors that are open already. */
 static const int common_calls[] = {
@@ -86,11 +87,6 @@ static const int common_calls[] = {
 	SCMP_SYS(fsync),
 	SCMP_SYS(fdatasync),
 	SCMP_SYS(statx),
-	/* a function's channel and snapshots */
-	SCMP_SYS(memfd_create),
-	SCMP_SYS(sendmsg),
-	SCMP_SYS(recvmsg),
-	SCMP_SYS(recvfrom),
 };
 
 /* Names below a volume's root: always relative to its descriptor (vfs/hostfs). */
@@ -106,6 +102,26 @@ static const int volume_calls[] = {
 	SCMP_SYS(syncfs),     SCMP_SYS(flock),		 SCMP_SYS(sync_file_range),
 	SCMP_SYS(faccessat2), SCMP_SYS(copy_file_range), SCMP_SYS(dup),
 	SCMP_SYS(faccessat),
+};
+
+/* Named sandboxes: connections to the control socket, and who is at the other end of one. */
+static const int control_calls[] = {
+	SCMP_SYS(accept4),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(memfd_create),
+};
+static const struct scmp_arg_cmp control_getsockopt[] = {
+	SCMP_CMP64(1, SCMP_CMP_EQ, SOL_SOCKET),
+	SCMP_CMP64(2, SCMP_CMP_EQ, SO_PEERCRED),
+};
+
+/* Functions: the channel, and snapshots. */
+static const int function_calls[] = {
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(recvmsg),
+	SCMP_SYS(sendmsg),
+	SCMP_SYS(memfd_create),
 };
 
 /* Stub processes: made, traced, waited for. */

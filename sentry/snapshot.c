@@ -603,7 +603,10 @@ int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 	world_release();
 	ktimer_resync();
 	t[6] = tick(&last);
-	log_debug("rewind: stop %lu discard %lu platform %lu tables %lu (%zu) ram %lu (%zu of %zu, zeroed %zu) kernel %lu (%zu) load %lu", t[0],t[1],t[2],t[3],r->entries,t[4],frames.copied,frames.looked,frames.zeroed,t[5],r->kernel_pages,t[6]);
+	log_debug("rewind: stop %lu discard %lu platform %lu tables %lu (%zu) ram %lu (%zu of %zu, "
+		  "zeroed %zu) kernel %lu (%zu) load %lu",
+		  t[0], t[1], t[2], t[3], r->entries, t[4], frames.copied, frames.looked,
+		  frames.zeroed, t[5], r->kernel_pages, t[6]);
 	return err;
 }
 

@@ -111,6 +111,9 @@ group image 1200 test/image/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm
+group named-ptrace 1200 test/cli/named.sh ptrace
+group named-systrap 1200 test/cli/named.sh systrap
+kvm_group named-kvm 1200 test/cli/named.sh kvm
 if [ "$length" = long ]; then
 	group apps-ptrace 21600 test/apps/run.sh ptrace
 	group apps-systrap 21600 test/apps/run.sh systrap

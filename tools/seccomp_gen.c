@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sentry/lockdown.h"
 #include "sentry/lockdown_calls.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -42,7 +43,18 @@ static void allow(scmp_filter_ctx ctx, const int *calls, size_t n)
 	}
 }
 
-static void print_filter(const struct platform *p, bool volumes)
+static void allow_control(scmp_filter_ctx ctx)
+{
+	int err;
+
+	allow(ctx, control_calls, COUNT(control_calls));
+	err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, SCMP_SYS(getsockopt),
+				     COUNT(control_getsockopt), control_getsockopt);
+	if (err)
+		die("seccomp_rule_add_array", err);
+}
+
+static void print_filter(const struct platform *p, unsigned int needs)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	struct sock_filter insn;
@@ -53,14 +65,18 @@ static void print_filter(const struct platform *p, bool volumes)
 	if (seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2))
 		die("seccomp_attr_set", EINVAL);
 	allow(ctx, common_calls, COUNT(common_calls));
-	if (volumes)
+	if (needs & LOCKDOWN_VOLUMES)
 		allow(ctx, volume_calls, COUNT(volume_calls));
+	if (needs & LOCKDOWN_CONTROL)
+		allow_control(ctx);
+	if (needs & LOCKDOWN_FUNCTION)
+		allow(ctx, function_calls, COUNT(function_calls));
 	allow(ctx, p->calls, p->n);
 	if (seccomp_export_bpf(ctx, fileno(f)))
 		die("seccomp_export_bpf", EIO);
 	seccomp_release(ctx);
 	rewind(f);
-	printf("static const struct sock_filter filter_%s_%d[] = {\n", p->name, volumes);
+	printf("static const struct sock_filter filter_%s_%u[] = {\n", p->name, needs);
 	while (fread(&insn, sizeof(insn), 1, f) == 1)
 		printf("\t{0x%x, %u, %u, 0x%x},\n", insn.code, insn.jt, insn.jf, insn.k);
 	printf("};\n");
@@ -71,14 +87,17 @@ int main(void)
 {
 	printf("/* Made by tools/seccomp_gen.c. */\n");
 	for (size_t i = 0; i < COUNT(platforms); i++) {
-		print_filter(&platforms[i], false);
-		print_filter(&platforms[i], true);
+		for (unsigned int needs = 0; needs < LOCKDOWN_ALL; needs++)
+			print_filter(&platforms[i], needs);
 	}
 	printf("static const struct filter filters[] = {\n");
 	for (size_t i = 0; i < COUNT(platforms); i++) {
-		for (int v = 0; v < 2; v++)
-			printf("\t{\"%s\", %d, filter_%s_%d, ARRAY_SIZE(filter_%s_%d)},\n",
-			       platforms[i].name, v, platforms[i].name, v, platforms[i].name, v);
+		for (unsigned int needs = 0; needs < LOCKDOWN_ALL; needs++) {
+			const char *name = platforms[i].name;
+
+			printf("\t{\"%s\", %u, filter_%s_%u, ARRAY_SIZE(filter_%s_%u)},\n", name,
+			       needs, name, needs, name, needs);
+		}
 	}
 	printf("};\n");
 	return 0;

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Kills kvmsbox with SIGKILL at random times, during import, boot and run, and looks at what is left:
-# no process, no stub, no temporary file, and a cache from which the same image still runs.
+# no process, no stub, no temporary file, and a cache from which the same image still runs. Then the same
+# with a named sandbox, commands that enter it, and each of the processes that take part as the victim:
+# ps, rm and a new sandbox of that name work afterwards.
 #
 #	test/kill/run.sh ptrace|systrap|kvm [ROUNDS]		(200)
 . "$(dirname "$0")/../lib.sh"
@@ -52,6 +54,56 @@ for round in $(seq "$rounds"); do
 		case $cache in *.0) ;; *) rm -rf "$cache" ;; esac
 	fi
 done
+
+# --- named sandboxes
+named=$(((rounds + 3) / 4)) stayed=0 confused=0
+cat >"$SCRATCH/named" <<'END'
+# $1 kvmsbox, $2 platform, $3 cache, $4 image, $5 victim, $6 when, $7 work
+k=$1
+"$k" run -d --platform="$2" --cache "$3" --name c "$4" -- sh -c "$7" >/dev/null 2>&1 </dev/null & r=$!
+[ "$5" = run ] || wait $r
+for i in 1 2 3; do
+	"$k" enter c sh -c 'yes | head -c 300000; sleep 30 & wait' >/dev/null 2>&1 </dev/null & e=$!
+done
+sleep "$6"
+case $5 in
+run) kill -9 $r ;;
+enter) kill -9 $e ;;
+sentry) kill -9 "$("$k" ps | awk '$1 == "c" && $2 == "running" { print $3 }')" ;;
+rm) "$k" rm -f c & m=$!; sleep 0.01; kill -9 $m ;;
+esac 2>/dev/null
+for i in $(seq 50); do
+	# Until the one that is being made has been, or never will be.
+	s=$("$k" ps 2>&1) || break
+	[ "$5" = run ] && [ "$i" -lt 30 ] && { sleep 0.05; continue; }
+	break
+done
+case $(echo "$s" | awk '$1 == "c" { print $2 }') in
+running | died | exited | "") ;;
+*) echo "ps says: $s" ;;
+esac
+out=$("$k" rm -f c 2>&1) || case $out in *"no sandbox c"*) ;; *) echo "rm: $out" ;; esac
+out=$("$k" run -d --platform="$2" --cache "$3" --name c "$4" -- sh -c 'exit 9' 2>&1) || echo "run: $out"
+[ "$("$k" wait c)" = 9 ] || echo "wait: $("$k" ps)"
+"$k" rm c || echo "rm fails"
+[ -z "$(ls "$KVMSBOX_STATE")" ] || echo "left: $(ls "$KVMSBOX_STATE")"
+END
+export KVMSBOX_STATE=$SCRATCH/state
+victims=(run enter sentry rm)
+for round in $(seq "$named"); do
+	victim=${victims[round % 4]}
+	after=$(awk "BEGIN { srand($RANDOM); print rand() * $([ "$victim" = run ] && echo 0.05 || echo 0.5) }")
+	if ! out=$(python3 "$reaper" 0 timeout 60 sh "$SCRATCH/named" "$KVMSBOX" "$platform" "$SCRATCH/cache.0" "$image" "$victim" "$after" "$work" 2>&1); then
+		stayed=$((stayed + 1))
+		echo "# named round $round, $victim killed after $after s: $(printf '%s' "$out" | tr '\n' ' ' | cut -c1-200)"
+	elif [ -n "$out" ]; then
+		confused=$((confused + 1))
+		echo "# named round $round, $victim killed after $after s: $(printf '%s' "$out" | tr '\n' ' ' | cut -c1-200)"
+	fi
+done
+expect "$named named rounds: rounds that left a process" 0 $stayed
+expect "$named named rounds: rounds after which the name or its state is not in order" 0 $confused
+
 expect "$rounds rounds: rounds that left a process" 0 $left
 expect "$rounds rounds: caches from which the image doesn't run" 0 $broken
 expect "$rounds rounds: caches with temporary files after the next run" 0 $dirty

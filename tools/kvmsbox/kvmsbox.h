@@ -17,6 +17,13 @@ extern bool stdio_was_closed[3];
 /* Each parses argv[1…] (argv[0] is its own name) and returns the exit status. */
 int cmd_exec(int argc, char **argv);
 int cmd_restore(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_enter(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_logs(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
+int cmd_rm(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

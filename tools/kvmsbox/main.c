@@ -16,6 +16,13 @@ static const struct subcommand {
 } subcommands[] = {
 	{"exec", cmd_exec, "run a command from an image in a sandbox"},
 	{"restore", cmd_restore, "run a sandbox from a snapshot"},
+	{"run", cmd_run, "the same in a sandbox that has a name, or in the background"},
+	{"enter", cmd_enter, "run another command in a named sandbox"},
+	{"ps", cmd_ps, "list named sandboxes"},
+	{"logs", cmd_logs, "show the output of one in the background"},
+	{"kill", cmd_kill, "send a signal to its first process"},
+	{"wait", cmd_wait, "wait for its end and print its exit status"},
+	{"rm", cmd_rm, "remove what is left of it"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},
@@ -27,12 +34,15 @@ int complain(const char *fmt, ...)
 {
 	char buf[1024];
 	va_list ap;
-	int n = 0;
 
 	va_start(ap, fmt);
-	n = vsnprintf(buf, sizeof(buf), fmt, ap);
+	vsnprintf(buf, sizeof(buf), fmt, ap);
 	va_end(ap);
-	(void)n;
+	/* One line, whatever the arguments hold. */
+	for (char *p = buf; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 127)
+			*p = '?';
+	}
 	dprintf(STDERR_FILENO, "kvmsbox: %s\n", buf);
 	return EXIT_KVMSBOX;
 }
