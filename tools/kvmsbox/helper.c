@@ -48,3 +48,13 @@ int exec_helper(const char *program, char **argv)
 	free(v);
 	return complain("%s: can't run %s: %s: install it anew", argv[0], path, strerror(errno));
 }
+
+int cmd_invoke(int argc, char **argv)
+{
+	return exec_helper("kvmsbox-load", argv);
+}
+
+int cmd_load(int argc, char **argv)
+{
+	return exec_helper("kvmsbox-load", argv);
+}

@@ -20,6 +20,9 @@ int cmd_exec(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+/* kvmsbox-load's. */
+int cmd_invoke(int argc, char **argv);
+int cmd_load(int argc, char **argv);
 
 /* image_importer: runs kvmsbox-import. */
 int import_elsewhere(const char *archive, const struct image_options *options,
