@@ -104,6 +104,11 @@ static bool read_head(struct peer *p)
 	while (!(end = strstr(p->buf, "\r\n\r\n"))) {
 		if (p->have == HEAD_MAX || !more(p))
 			return false;
+		/* TLS, for one. */
+		if (p->buf[0] < 'A' || p->buf[0] > 'Z') {
+			say(p, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+			return false;
+		}
 	}
 	memcpy(p->head, p->buf, (size_t)(end - p->buf) + 2);
 	p->head[end - p->buf + 2] = 0;
@@ -206,7 +211,7 @@ static bool answer(struct peer *p)
 	if (IS("eof"))
 		return say(p, "HTTP/1.0 200 OK\r\n\r\nuntil the end\n") && false;
 	if (IS("extra"))
-		return plain(p, 200, "", "ok") && say(p, "more\n");
+		return say(p, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more\n");
 	if (IS("cut"))
 		return say(p, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this") && false;
 	if (IS("half"))

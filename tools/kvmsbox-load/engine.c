@@ -1,45 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The load itself: one thread, one epoll instance, edge-triggered.
- *
- * A connection is on one of three lists, or has a request:
- *
- *	idle	can take the next request; it may be open or not
- *	resting	couldn't connect, or the server's queue was full: tries again after REST_NS
- *	busy	has a request; ordered by when that was due, so the first times out first
- *
- * (One that is resting because the server's queue was full keeps its request, and is busy too.)
- *
- * Without a rate a request is due when a connection is idle. With one, request number i is due at
- * start + i / rate whatever the answers do, and waits for an idle connection if there is none: what
- * is due and not sent is a number, not a list. Its latency counts from when it was due, so a stall of
- * the server is in the latency of every request that it delayed.
- */
-#include "tools/kvmsbox-load/load.h"
+#include "tools/kvmsbox-load/engine.h"
 
 #include <errno.h>
-#include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
-
-#include "sentry/lib/list.h"
 
 /* curl's numbers. */
 enum { EXIT_CONNECT = 7, EXIT_TLS = 35, EXIT_CERTIFICATE = 60 };
 
 #define NEVER	    UINT64_MAX
-#define REST_NS	    10000000ull
 #define PROGRESS_NS 500000000ull
 #define MAX_EVENTS  256
-#define BUFFER_SIZE 262144
-#define EVENTS	    (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 const char *const load_error_names[NR_LOAD_ERRORS] = {
 	[LOAD_OK] = "ok",	  [LOAD_CONNECT] = "connect",	[LOAD_TLS] = "tls",
@@ -47,58 +23,11 @@ const char *const load_error_names[NR_LOAD_ERRORS] = {
 	[LOAD_UNSENT] = "unsent", [LOAD_STATUS] = "status",	[LOAD_EXPECT] = "expect",
 };
 
-enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_HANDSHAKE, CONN_OPEN };
-
-struct conn {
-	struct net net;
-	enum conn_state state;
-	struct list_head place; /* idle or resting; empty if neither */
-	struct list_head busy;	/* empty: no request */
-	uint64_t rested;	/* when it may go on */
-	/* the request */
-	uint64_t due;
-	size_t url;
-	size_t sent;
-	struct response response;
-};
-
-struct request_text {
-	char *head;
-	size_t len;
-};
-
-struct engine {
-	const struct load_options *o;
-	struct load_results *r;
-	struct server server;
-	struct request_text *texts; /* one for each URL */
-	struct pattern pattern;
-	struct conn *conns;
-	int epoll;
-	struct list_head idle, resting, busy;
-	uint64_t idle_since; /* when there came to be an idle connection */
-	uint64_t number;     /* of requests that were begun, or given up before */
-	uint64_t in_flight;
-	uint64_t start, measured_from, stop; /* measured_from, stop: what is due from then on */
-	uint64_t last_done;
-	uint64_t next_progress, progress_done;
-	char *buffer;
-	sigset_t signals; /* while it waits */
-};
-
 static volatile sig_atomic_t interrupted;
 
 static void on_signal(int sig)
 {
 	interrupted = 1;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 /* When request @number is due by the schedule. */
@@ -119,20 +48,14 @@ static uint64_t next_due(const struct engine *e, uint64_t now)
 	return due;
 }
 
-static bool measured(const struct engine *e, uint64_t due)
-{
-	return due >= e->measured_from;
-}
-
-/* The next request, due then, is taken up. */
-static void count_begun(struct engine *e, uint64_t due)
+void count_begun(struct engine *e, uint64_t due)
 {
 	e->number++;
 	if (measured(e, due))
 		e->r->begun++;
 }
 
-static void count(struct engine *e, uint64_t due, enum load_error error, const char *why)
+void count_end(struct engine *e, uint64_t due, enum load_error error, const char *why)
 {
 	struct load_results *r = e->r;
 	uint64_t now = now_ns();
@@ -150,233 +73,6 @@ static void count(struct engine *e, uint64_t due, enum load_error error, const c
 		histogram_add(&r->latency, now - due);
 }
 
-static void conn_close(struct conn *c)
-{
-	net_close(&c->net);
-	c->state = CONN_CLOSED;
-}
-
-static void conn_idle(struct engine *e, struct conn *c)
-{
-	if (list_empty(&e->idle))
-		e->idle_since = now_ns();
-	list_move_tail(&c->place, &e->idle);
-}
-
-static void conn_rest(struct engine *e, struct conn *c)
-{
-	c->rested = now_ns() + REST_NS;
-	list_move_tail(&c->place, &e->resting);
-}
-
-/* The request of @c has ended, well or not. */
-static void request_end(struct engine *e, struct conn *c, enum load_error error, const char *why)
-{
-	count(e, c->due, error, why);
-	list_del(&c->busy);
-	e->in_flight--;
-	/* Without a schedule nothing else would keep it from trying as fast as it can. */
-	if (error == LOAD_CONNECT || error == LOAD_TLS)
-		conn_rest(e, c);
-	else
-		conn_idle(e, c);
-}
-
-/* The connection is of no more use, and neither is the request on it. */
-static void conn_failed(struct engine *e, struct conn *c, enum load_error error, int err)
-{
-	char why[NET_WHY_MAX];
-
-	net_why(&c->net, err, why);
-	conn_close(c);
-	request_end(e, c, error, why);
-}
-
-static void answer_complete(struct engine *e, struct conn *c)
-{
-	const struct request_text *text = &e->texts[c->url];
-	int status = response_status(&c->response);
-	enum load_error error = LOAD_OK;
-	char why[NET_WHY_MAX] = "";
-
-	if (status >= MAX_STATUS || !e->o->good[status]) {
-		error = LOAD_STATUS;
-		snprintf(why, sizeof(why), "%d %s", status,
-			 http_status_str((enum http_status)status));
-	} else if (!c->response.found) {
-		error = LOAD_EXPECT;
-		snprintf(why, sizeof(why), "\"%.100s\" isn't in the body", e->o->expect);
-	}
-	if (measured(e, c->due) && status < MAX_STATUS)
-		e->r->statuses[status]++;
-	if (!e->o->keepalive || !c->response.keep_alive ||
-	    c->sent < text->len + e->o->http.body_len)
-		conn_close(c);
-	request_end(e, c, error, why);
-}
-
-/* @n bytes came, 0 being the end of the stream. Returns false if the request has ended. */
-static bool request_input(struct engine *e, struct conn *c, const char *data, size_t n)
-{
-	char why[NET_WHY_MAX];
-
-	if (measured(e, c->due))
-		e->r->bytes_in += n;
-	switch (response_feed(&c->response, data, n)) {
-	case RESPONSE_MORE:
-		return true;
-	case RESPONSE_DONE:
-		answer_complete(e, c);
-		return false;
-	case RESPONSE_SHORT:
-		conn_close(c);
-		request_end(e, c, LOAD_CLOSED,
-			    c->response.begun ? "in the middle of the answer"
-					      : "without an answer");
-		return false;
-	case RESPONSE_BAD:
-		snprintf(why, sizeof(why), "%s", response_why(&c->response));
-		conn_close(c);
-		request_end(e, c, LOAD_PROTOCOL, why);
-		return false;
-	}
-	return false;
-}
-
-/* Something may have come on an idle connection: the end, or what nobody asked for. */
-static void idle_input(struct engine *e, struct conn *c)
-{
-	/* A TLS session ticket is no data: OpenSSL keeps it and says -EAGAIN. */
-	if (net_recv(&c->net, e->buffer, BUFFER_SIZE) != -EAGAIN)
-		conn_close(c);
-}
-
-static void conn_input(struct engine *e, struct conn *c, uint32_t events)
-{
-	ssize_t n;
-
-	do {
-		n = net_recv(&c->net, e->buffer, BUFFER_SIZE);
-		if (n == -EAGAIN)
-			return;
-		if (n < 0) {
-			conn_failed(e, c, LOAD_CLOSED, (int)n);
-			return;
-		}
-		if (!request_input(e, c, e->buffer, (size_t)n))
-			return;
-		/* A short read has emptied the socket, but if its end was there it is still. */
-	} while (n == BUFFER_SIZE || c->net.ssl || (events & (EPOLLRDHUP | EPOLLHUP)));
-}
-
-/* Sends what the socket takes. Returns false if the request has ended. */
-static bool conn_output(struct engine *e, struct conn *c)
-{
-	const struct request_text *text = &e->texts[c->url];
-	const struct http_options *http = &e->o->http;
-	size_t total = text->len + http->body_len;
-	struct iovec iov[2];
-	ssize_t n;
-	int i;
-
-	while (c->sent < total) {
-		i = 0;
-		if (c->sent < text->len)
-			iov[i++] = (struct iovec){text->head + c->sent, text->len - c->sent};
-		if (http->body_len)
-			iov[i++] = (struct iovec){
-				http->body + (c->sent > text->len ? c->sent - text->len : 0),
-				MIN(http->body_len, total - c->sent)};
-		n = net_send(&c->net, iov, i);
-		if (n == -EAGAIN)
-			return true;
-		if (n < 0) {
-			/* It may have answered before it stopped reading. */
-			if (n == -EPIPE || n == -ECONNRESET)
-				conn_input(e, c, EPOLLRDHUP);
-			if (!list_empty(&c->busy))
-				conn_failed(e, c, LOAD_CLOSED, (int)n);
-			return false;
-		}
-		c->sent += (size_t)n;
-		if (measured(e, c->due))
-			e->r->bytes_out += (size_t)n;
-	}
-	return true;
-}
-
-/* The connection is there, as far as TCP is concerned. Returns 0 or -errno; -EAGAIN: not ready. */
-static int conn_handshake(struct engine *e, struct conn *c)
-{
-	int err;
-
-	c->state = CONN_HANDSHAKE;
-	err = net_handshake(&c->net);
-	if (err)
-		return err;
-	c->state = CONN_OPEN;
-	e->r->connections++;
-	return 0;
-}
-
-/* Begins to connect. Returns 0: it is open; -EAGAIN: it will be; else an error. */
-static int conn_open(struct engine *e, struct conn *c)
-{
-	struct epoll_event ev = {.events = EVENTS, .data.ptr = c};
-	int err = net_open(&c->net, &e->server);
-
-	if (err && err != -EINPROGRESS)
-		return err == -EAGAIN ? -EBUSY : err;
-	if (epoll_ctl(e->epoll, EPOLL_CTL_ADD, c->net.fd, &ev))
-		return -errno;
-	if (!err)
-		return conn_handshake(e, c);
-	c->state = CONN_CONNECTING;
-	return -EAGAIN;
-}
-
-/* Brings a connection that isn't open further: as conn_open. */
-static int conn_advance(struct engine *e, struct conn *c)
-{
-	int err = c->state == CONN_CONNECTING ? net_connected(&c->net) : 0;
-
-	return err ?: conn_handshake(e, c);
-}
-
-/* After conn_open or conn_advance said @err, with a request. Returns false if it isn't open. */
-static bool conn_ready(struct engine *e, struct conn *c, int err)
-{
-	if (!err)
-		return true;
-	if (err == -EBUSY)
-		conn_rest(e, c); /* a Unix socket's queue is full: it isn't told when it has room */
-	else if (err != -EAGAIN)
-		conn_failed(e, c, c->state == CONN_HANDSHAKE ? LOAD_TLS : LOAD_CONNECT, err);
-	return false;
-}
-
-/* Sends the request of @c, opening the connection first if need be. */
-static void request_start(struct engine *e, struct conn *c)
-{
-	if (c->state == CONN_CLOSED && !conn_ready(e, c, conn_open(e, c)))
-		return;
-	conn_output(e, c);
-}
-
-static void request_begin(struct engine *e, struct conn *c, uint64_t due)
-{
-	c->due = due;
-	c->url = e->number % e->o->nurls;
-	c->sent = 0;
-	response_begin(&c->response, e->o->expect ? &e->pattern : NULL,
-		       !strcmp(http_method(&e->o->http), "HEAD"));
-	count_begun(e, due);
-	list_del(&c->place);
-	list_add_tail(&c->busy, &e->busy);
-	e->in_flight++;
-	request_start(e, c);
-}
-
 /* Gives idle connections what is due. */
 static void dispatch(struct engine *e)
 {
@@ -389,7 +85,7 @@ static void dispatch(struct engine *e)
 			break;
 		if (e->o->rate > 0 && measured(e, due))
 			histogram_add(&e->r->lag, now - MIN(now, MAX(due, e->idle_since)));
-		request_begin(e, list_first_entry(&e->idle, struct conn, place), due);
+		request_begin(e, list_first_entry(&e->idle, struct conn, place), due, now);
 	}
 }
 
@@ -401,7 +97,7 @@ static void expire(struct engine *e)
 
 	while (!list_empty(&e->busy)) {
 		c = list_first_entry(&e->busy, struct conn, busy);
-		if (now < c->due + timeout)
+		if (now < c->deadline)
 			break;
 		conn_close(c);
 		request_end(e, c, LOAD_TIMEOUT,
@@ -412,7 +108,7 @@ static void expire(struct engine *e)
 		if (due == NEVER || now < due + timeout)
 			break;
 		count_begun(e, due);
-		count(e, due, LOAD_UNSENT, "all connections were busy until its time was over");
+		count_end(e, due, LOAD_UNSENT, "all connections were busy until its time was over");
 	}
 	while (!list_empty(&e->resting)) {
 		c = list_first_entry(&e->resting, struct conn, place);
@@ -424,24 +120,6 @@ static void expire(struct engine *e)
 		else
 			request_start(e, c);
 	}
-}
-
-static void conn_event(struct engine *e, struct conn *c, uint32_t events)
-{
-	if (c->state == CONN_CLOSED)
-		return;
-	if (list_empty(&c->busy)) {
-		if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-			idle_input(e, c);
-		return;
-	}
-	if (c->state != CONN_OPEN && !conn_ready(e, c, conn_advance(e, c)))
-		return;
-	if (conn_output(e, c) && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-		conn_input(e, c, events);
-	/* The answer was whole, and the end behind it isn't told again. */
-	if (list_empty(&c->busy) && (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
-		conn_close(c);
 }
 
 static void show_progress(struct engine *e, uint64_t now)
@@ -467,8 +145,7 @@ static uint64_t next_wake(const struct engine *e, uint64_t now)
 	else if (due != NEVER && e->o->rate > 0)
 		wake = MIN(wake, due + e->o->http.timeout_ns);
 	if (!list_empty(&e->busy))
-		wake = MIN(wake, list_first_entry(&e->busy, struct conn, busy)->due +
-					 e->o->http.timeout_ns);
+		wake = MIN(wake, list_first_entry(&e->busy, struct conn, busy)->deadline);
 	if (!list_empty(&e->resting))
 		wake = MIN(wake, list_first_entry(&e->resting, struct conn, place)->rested);
 	return wake;
@@ -494,7 +171,6 @@ static int wait_events(struct engine *e, struct epoll_event *events, int max, ui
  */
 static int try_connection(struct engine *e, struct conn *c, uint64_t end)
 {
-	static const struct timespec rest = {0, REST_NS};
 	struct epoll_event event;
 	int err = conn_open(e, c);
 
@@ -502,7 +178,7 @@ static int try_connection(struct engine *e, struct conn *c, uint64_t end)
 		if (now_ns() >= end)
 			return -ETIMEDOUT;
 		if (err == -EBUSY) {
-			nanosleep(&rest, NULL);
+			wait_events(e, &event, 1, now_ns() + REST_NS);
 			err = conn_open(e, c);
 		} else if (wait_events(e, &event, 1, end) == 1) {
 			err = conn_advance(e, c);
@@ -594,7 +270,7 @@ static void count_rest(struct engine *e)
 		    (e->o->requests && e->r->begun == e->o->requests))
 			break;
 		count_begun(e, due);
-		count(e, due, LOAD_UNSENT, "all connections were busy");
+		count_end(e, due, LOAD_UNSENT, "all connections were busy");
 	}
 }
 

@@ -4,8 +4,8 @@
 #include <math.h>
 
 /*
- * Values below 2 * SUB are their own bucket. One with its highest bit at SUB_BITS + shift keeps that
- * bit and the SUB_BITS below it: SUB to 2 * SUB - 1, behind shift times SUB buckets.
+ * Values below 2 * SUB are their own bucket. One with its highest bit at SUB_BITS + shift keeps
+ * that bit and the SUB_BITS below it: SUB to 2 * SUB - 1, behind shift times SUB buckets.
  */
 static unsigned int bucket_of(uint64_t value)
 {

@@ -54,19 +54,16 @@ enum {
 	{"method", required_argument, NULL, OPT_METHOD},                                           \
 	{"timeout", required_argument, NULL, OPT_TIMEOUT},                                         \
 	{"help", no_argument, NULL, 'h'}
-/* clang-format on */
-#define REQUEST_HELP                                                                               \
-	"  -H, --header 'NAME: VALUE'  a header more; repeatable\n"                                \
-	"      --token TOKEN         sent as Authorization: Bearer TOKEN; others on this "         \
-	"machine\n"                                                                                \
-	"                            see a command line, so rather:\n"                             \
-	"      --token-file FILE     the token is the file's first line; default: "                \
-	"$KVMSBOX_TOKEN\n"                                                                         \
-	"      --unix PATH           connect to this Unix socket; URL may be just /f/NAME then\n"  \
-	"      --cacert FILE         the certificate authority to trust, instead of the "          \
-	"system's\n"                                                                               \
-	"  -k, --insecure            trust any certificate\n"                                      \
+#define REQUEST_HELP \
+	"  -H, --header 'NAME: VALUE'  a header more; repeatable\n" \
+	"      --token TOKEN         sent as Authorization: Bearer TOKEN; others on this machine\n" \
+	"                            see a command line, so rather:\n" \
+	"      --token-file FILE     the token is the file's first line; default: $KVMSBOX_TOKEN\n" \
+	"      --unix PATH           connect to this Unix socket; URL may be just /f/NAME then\n" \
+	"      --cacert FILE         the certificate authority to trust, instead of the system's\n" \
+	"  -k, --insecure            trust any certificate\n" \
 	"      --method METHOD       default POST with a body, else GET\n"
+/* clang-format on */
 
 /* All of these return 0, or the exit status after a complaint. */
 int http_option(struct http_options *o, int opt, char *arg) __attribute__((warn_unused_result));

@@ -28,6 +28,7 @@ static const struct option options[] = {
 	{0},
 };
 
+/* clang-format off */
 static const char help[] =
 	"usage: kvmsbox invoke [OPTIONS] URL\n\n"
 	"Calls a function of kvmsbox serve, http://HOST:PORT/f/NAME, and prints its answer.\n\n"
@@ -40,9 +41,9 @@ static const char help[] =
 	"  -h, --help\n\n"
 	"The exit status is 0 for an answer 2xx; the function's own, if the answer says one\n"
 	"(" EXIT_STATUS_HEADER "); 22 for other answers; 7 if there is no connection, 28 if the\n"
-	"time is over, and what curl(1) lists for other failures; 125 for bad arguments. Of "
-	"several\n"
+	"time is over, and what curl(1) lists for other failures; 125 for bad arguments. Of several\n"
 	"calls, the first that isn't 0.\n";
+/* clang-format on */
 
 struct invoke {
 	struct http_options http;
@@ -142,7 +143,9 @@ static int failed(struct invoke *v, CURL *c, CURLcode code, const char *why)
 		return EXIT_WRITE;
 	}
 	if (code == CURLE_OPERATION_TIMEDOUT) {
-		complain("invoke: %s: no answer in time (--timeout)", where);
+		complain("invoke: %s: %s", where,
+			 v->http.timeout_ns ? "no answer in time (--timeout)"
+					    : "no connection in time: is that the right place?");
 		return code;
 	}
 	curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &err);

@@ -43,6 +43,7 @@ static const struct option options[] = {
 	{0},
 };
 
+/* clang-format off */
 static const char help[] =
 	"usage: kvmsbox load [OPTIONS] URL…\n\n"
 	"Sends requests to functions of kvmsbox serve (or any HTTP server) and tells how fast the\n"
@@ -51,34 +52,30 @@ static const char help[] =
 	"  -c, --connections N       at once; default 10\n"
 	"  -n, --requests N          so many in all, -d or no limit in time\n"
 	"  -d, --duration TIME       so long; default 10s, if there is no -n\n"
-	"  -R, --rate N              N requests a second, on a fixed schedule. A latency counts "
-	"from\n"
-	"                            the scheduled time, so that waiting for a slow server is "
-	"part\n"
+	"  -R, --rate N              N requests a second, on a fixed schedule. A latency counts from\n"
+	"                            the scheduled time, so that waiting for a slow server is part\n"
 	"                            of it. Without: each connection sends its next request when\n"
 	"                            the last is answered\n"
 	"      --warm-up TIME        before what is counted; default none\n\n"
 	"What\n"
 	"  -b, --body TEXT|@FILE|-   - is standard input\n" REQUEST_HELP
-	"      --timeout TIME        for each request, connecting and waiting included; default "
-	"10s\n"
+	"      --timeout TIME        for each request, connecting included, and for waiting for a\n"
+	"                            connection before, if there is a rate; default 10s\n"
 	"      --no-keepalive        a connection for each request\n"
 	"      --url-file FILE       more URLs, one a line, # begins a comment; \"-\" is standard\n"
-	"                            input. Several are asked for in turn; all are of one "
-	"server\n\n"
+	"                            input. Several are asked for in turn; all are of one server\n\n"
 	"What is right\n"
 	"      --expect STRING       must be in the body\n"
 	"      --expect-status LIST  like 200,404 or 200-299 (the default)\n"
 	"      --max-errors N        exit with status 1 if there are more; default 0\n\n"
 	"Output\n"
-	"      --json FILE           the results, for programs; - prints them instead of the "
-	"summary\n"
+	"      --json FILE           the results, for programs; - prints them instead of the summary\n"
 	"  -q, --quiet               no progress line (there is none without a terminal)\n"
 	"  -h, --help\n\n"
 	"^C ends it early, with the summary; the second ^C at once. Exit status: 0; 1 for more\n"
-	"errors than --max-errors; 7 if there is no connection at all, 35 or 60 if TLS fails or "
-	"the\n"
+	"errors than --max-errors; 7 if there is no connection at all, 35 or 60 if TLS fails or the\n"
 	"certificate isn't trusted; 125 for bad arguments.\n";
+/* clang-format on */
 
 static int parse_count(const char *option, const char *arg, uint64_t min, uint64_t max, uint64_t *v)
 {
@@ -104,8 +101,8 @@ static int parse_rate(const char *arg, double *rate)
 	char *end;
 
 	*rate = strtod(arg, &end);
-	if (*arg < '0' || *arg > '9' || strcmp(end, !strncmp(end, "/s", 2) ? "/s" : "") ||
-	    !(*rate >= 1e-3) || *rate > 1e7)
+	if (*arg < '0' || *arg > '9' || (*end && strcmp(end, "/s")) || !(*rate >= 1e-3) ||
+	    *rate > 1e7)
 		return complain("load: --rate %s: want requests a second, 0.001 to 10000000", arg);
 	return 0;
 }
@@ -256,7 +253,13 @@ static int parse_args(struct load_options *o, int argc, char **argv)
 		err = http_options_done(&o->http);
 	if (!o->requests && !o->duration_ns)
 		o->duration_ns = DEFAULT_DURATION;
-	return err ?: -1;
+	if (err || !o->json)
+		return err ?: -1;
+	/* Now, and not when the load is over. */
+	o->json_file = strcmp(o->json, "-") ? fopen(o->json, "we") : stdout;
+	if (!o->json_file)
+		return complain("load: --json %s: %s", o->json, strerror(errno));
+	return -1;
 }
 
 int cmd_load(int argc, char **argv)
@@ -282,6 +285,8 @@ int cmd_load(int argc, char **argv)
 				ret = EXIT_ERRORS;
 		}
 	}
+	if (o.json_file && o.json_file != stdout)
+		fclose(o.json_file);
 	for (size_t i = 0; i < o.nurls; i++)
 		http_url_free(&o.urls[i]);
 	free(o.urls);

@@ -3,6 +3,8 @@
 #ifndef KVMSBOX_LOAD_LOAD_H
 #define KVMSBOX_LOAD_LOAD_H
 
+#include <stdio.h>
+
 #include "tools/kvmsbox-load/histogram.h"
 #include "tools/kvmsbox-load/http.h"
 #include "tools/kvmsbox-load/net.h"
@@ -24,6 +26,7 @@ struct load_options {
 	bool good[MAX_STATUS];
 	uint64_t max_errors;
 	const char *json; /* NULL: none; "-": instead of the summary */
+	FILE *json_file;
 	bool quiet;
 };
 
@@ -35,7 +38,7 @@ enum load_error {
 	LOAD_CLOSED,   /* ended before the answer did */
 	LOAD_PROTOCOL, /* the answer isn't HTTP */
 	LOAD_TIMEOUT,
-	LOAD_UNSENT, /* no connection was free before its time limit */
+	LOAD_UNSENT, /* no connection was free for as long as its time limit */
 	LOAD_STATUS,
 	LOAD_EXPECT, /* the body isn't as expected */
 	NR_LOAD_ERRORS,

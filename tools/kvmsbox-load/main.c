@@ -20,6 +20,11 @@ int complain(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(buf, sizeof(buf), fmt, ap);
 	va_end(ap);
+	/* One line, whatever names and arguments are in it. */
+	for (char *p = buf; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 127)
+			*p = '?';
+	}
 	dprintf(STDERR_FILENO, "kvmsbox: %s\n", buf);
 	return EXIT_KVMSBOX;
 }

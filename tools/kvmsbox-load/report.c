@@ -283,19 +283,13 @@ static json_t *json_results(const struct load_options *o, const struct load_resu
 
 int load_write_json(const struct load_options *o, const struct load_results *r)
 {
-	bool to_stdout = !strcmp(o->json, "-");
-	FILE *f = to_stdout ? stdout : fopen(o->json, "we");
-	json_t *j;
+	json_t *j = json_results(o, r);
+	FILE *f = o->json_file;
 	int err;
 
-	if (!f)
-		return complain("load: --json %s: %s", o->json, strerror(errno));
-	j = json_results(o, r);
 	errno = 0;
 	err = !j || json_dumpf(j, f, JSON_INDENT(1)) || fputc('\n', f) < 0 || fflush(f);
 	json_decref(j);
-	if (!to_stdout && fclose(f))
-		err = 1;
 	if (err)
 		return complain("load: --json %s: can't write it: %s", o->json,
 				errno ? strerror(errno) : "out of memory");
