@@ -131,6 +131,7 @@ says invoke_exit_0 0 'what it printed' invoke "$url/exit/0"
 says invoke_500 22 'status 500' invoke "$url/status/500"
 bad invoke_404_hint 22 'answer 404: is the function' invoke "$url/nosuch"
 bad invoke_exit_hint 9 'the function ended with status 9' invoke "$url/exit/9"
+bad invoke_error_word 22 'answer 429 \(queue-full\): .* try again later' invoke "$url/full"
 bad invoke_refused 7 'can.t connect: Connection refused: is kvmsbox serve running' invoke "http://127.0.0.1:$closed_port/x"
 bad invoke_no_host 6 'name right' invoke http://nosuchhost.invalid/x
 bad invoke_timeout 28 'no answer in time' invoke --timeout 200ms "$url/never"
@@ -143,6 +144,7 @@ says invoke_split 0 'first, then nothing' invoke "$url/split"
 says invoke_eof 0 'until the end' invoke "$url/eof"
 says invoke_continue 0 'at last' invoke "$url/continue"
 says invoke_large 0 10000000 eval 'invoke "$url/large" | wc -c'
+says invoke_localhost 0 hello invoke "http://localhost:$plain_port/ok"
 says invoke_options_behind 0 hello invoke "$url/ok" --timeout 5
 if wants invoke_reader_leaves; then
 	invoke "$url/large" 2>"$SCRATCH/stderr" </dev/null | head -c 1 >/dev/null
@@ -296,6 +298,11 @@ if wants load_no_keepalive; then
 	holds load_no_keepalive_by_server 0 "j['good'] == 60 and j['connections_made'] == 60"
 	run -n 20 -R 100 -c 1 "$url/silent"
 	holds load_no_keepalive_unannounced 0 "j['good'] == 20 and j['connections_made'] == 20"
+fi
+if wants load_localhost; then
+	# Which may be ::1 first, where nobody listens.
+	run -n 10 "http://localhost:$plain_port/ok"
+	holds load_localhost 0 "j['good'] == 10"
 fi
 if wants load_answers; then
 	run -n 40 -c 4 --expect 'first, then nothing' "$url/chunked"

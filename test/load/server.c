@@ -166,6 +166,8 @@ static bool answer(struct peer *p)
 		snprintf(text, sizeof(text), "X-Kvmsbox-Exit-Status: %d\r\n", arg);
 		return plain(p, 200, text, "what it printed\n");
 	}
+	if (IS("full"))
+		return plain(p, 429, "X-Kvmsbox-Error: queue-full\r\n", "full\n");
 	if (IS("flaky/"))
 		return plain(p, atomic_load(&requests) % (unsigned long)arg ? 200 : 500, "", "maybe\n");
 	if (IS("echo"))

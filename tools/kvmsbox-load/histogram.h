@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counts of 64-bit values in buckets whose width grows with the value, as HdrHistogram's: exact below
- * 256, from there on 128 buckets for each power of two, so that what is read out is never below the
- * value that was recorded and at most 1/128 above. All of it is one array; recording is an addition.
+ * Counts of 64-bit values in buckets whose width grows with the value, as HdrHistogram's: exact
+ * below 256, from there on 128 buckets for each power of two, so that what is read out is never
+ * below the value that was recorded and at most 1/128 above. All of it is one array; recording is
+ * an addition.
  */
 #ifndef KVMSBOX_LOAD_HISTOGRAM_H
 #define KVMSBOX_LOAD_HISTOGRAM_H

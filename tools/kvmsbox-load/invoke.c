@@ -16,6 +16,7 @@
 
 #define EXIT_STATUS_HEADER "X-Kvmsbox-Exit-Status"
 #define CONNECT_SECONDS	   10L
+#define VALUE_MAX	   64
 
 enum { EXIT_HTTP = 22, EXIT_WRITE = 23 };
 
@@ -51,7 +52,8 @@ struct invoke {
 	bool include, verbose;
 	unsigned long repeat;
 	/* of the answer at hand */
-	int function_status; /* -1: it didn't say */
+	int function_status;   /* -1: it didn't say */
+	char error[VALUE_MAX]; /* the server's word for it, or none */
 	uint64_t bytes;
 	int write_error;
 };
@@ -83,25 +85,37 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	return print(v, data, n) ? n : 0;
 }
 
-/* @data is one line with its end, and no string. */
+/* @line is @n bytes with their line end, and no string. Returns false if it isn't header @name. */
+static bool header_value(const char *line, size_t n, const char *name, char value[VALUE_MAX])
+{
+	size_t len = strlen(name);
+
+	if (n <= len || strncasecmp(line, name, len) || line[len] != ':')
+		return false;
+	for (len++; len < n && (line[len] == ' ' || line[len] == '\t'); len++)
+		;
+	n = n - len < VALUE_MAX ? n - len : VALUE_MAX - 1;
+	memcpy(value, line + len, n);
+	value[n] = 0;
+	value[strcspn(value, " \t\r\n")] = 0;
+	return true;
+}
+
 static size_t on_header(char *data, size_t size, size_t n, void *arg)
 {
-	const size_t name = sizeof(EXIT_STATUS_HEADER) - 1;
 	struct invoke *v = arg;
-	char value[16], *end;
-	size_t len;
+	char value[VALUE_MAX], *end;
 	long status;
 
 	if (v->include && !print(v, data, n))
 		return 0;
-	if (n <= name || strncasecmp(data, EXIT_STATUS_HEADER, name) || data[name] != ':')
-		return n;
-	len = n - name - 1 < sizeof(value) - 1 ? n - name - 1 : sizeof(value) - 1;
-	memcpy(value, data + name + 1, len);
-	value[len] = 0;
-	status = strtol(value, &end, 10);
-	if (end != value && !end[strspn(end, " \t\r\n")] && status >= 0 && status <= 255)
-		v->function_status = (int)status;
+	if (header_value(data, n, "X-Kvmsbox-Error", value)) {
+		memcpy(v->error, value, sizeof(value));
+	} else if (header_value(data, n, EXIT_STATUS_HEADER, value)) {
+		status = strtol(value, &end, 10);
+		if (end != value && !*end && status >= 0 && status <= 255)
+			v->function_status = (int)status;
+	}
 	return n;
 }
 
@@ -174,7 +188,8 @@ static int answered(struct invoke *v, CURL *c, unsigned long nth)
 	}
 	if (status >= 200 && status < 300)
 		return 0;
-	complain("invoke: %s: answer %ld%s", v->url.text, status, http_status_hint((int)status));
+	complain("invoke: %s: answer %ld%s%s%s%s", v->url.text, status, *v->error ? " (" : "",
+		 v->error, *v->error ? ")" : "", http_status_hint((int)status));
 	return EXIT_HTTP;
 }
 
@@ -270,6 +285,7 @@ static int run(struct invoke *v)
 	for (unsigned long i = 0; i < v->repeat; i++) {
 		why[0] = 0;
 		v->function_status = -1;
+		v->error[0] = 0;
 		v->bytes = 0;
 		code = curl_easy_perform(c);
 		ret = code ? failed(v, c, code, why) : answered(v, c, i + 1);

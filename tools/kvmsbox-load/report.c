@@ -75,7 +75,7 @@ void load_progress(const struct load_results *r, uint64_t rate, uint64_t in_flig
 
 	time_text((double)histogram_percentile(&r->latency, 50), p50);
 	time_text((double)histogram_percentile(&r->latency, 99), p99);
-	n = snprintf(line, sizeof(line), "%.0f s: %lu/s, %lu in flight, %lu errors, p50 %s, p99 %s",
+	n = snprintf(line, sizeof(line), "%.1f s: %lu/s, %lu in flight, %lu errors, p50 %s, p99 %s",
 		     (double)elapsed_ns / 1e9, rate, in_flight, load_errors(r),
 		     p50 + strspn(p50, " "), p99 + strspn(p99, " "));
 	/* A line that wraps can't be overwritten. */
