@@ -24,11 +24,11 @@ struct histogram {
 void histogram_add(struct histogram *h, uint64_t value);
 /*
  * The value that @percent (0 to 100) of those recorded don't exceed: of the one whose rank, from 1,
- * is ceil(percent / 100 * total), its bucket's highest value, at most max. 0 if nothing was recorded.
+ * is ceil(percent / 100 * total), its bucket's highest value, at most max. 0 if there is none.
  */
 uint64_t histogram_percentile(const struct histogram *h, double percent);
 double histogram_mean(const struct histogram *h);
-/* How many are below @value; exact where @value begins a bucket, else that bucket counts wholly. */
+/* How many are below @value; exact where @value begins a bucket, else all of that one count. */
 uint64_t histogram_below(const struct histogram *h, uint64_t value);
 /* The lowest and the highest value of bucket @i. */
 uint64_t histogram_bucket_low(unsigned int i);

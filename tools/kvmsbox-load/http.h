@@ -44,23 +44,23 @@ enum {
 
 #define REQUEST_SHORT_OPTIONS "H:k"
 /* clang-format off */
-#define REQUEST_OPTIONS                                                                               \
-	{"header", required_argument, NULL, 'H'},                                                  \
-	{"token", required_argument, NULL, OPT_TOKEN},                                             \
-	{"token-file", required_argument, NULL, OPT_TOKEN_FILE},                                   \
-	{"unix", required_argument, NULL, OPT_UNIX},                                               \
-	{"cacert", required_argument, NULL, OPT_CACERT},                                           \
-	{"insecure", no_argument, NULL, 'k'},                                                      \
-	{"method", required_argument, NULL, OPT_METHOD},                                           \
-	{"timeout", required_argument, NULL, OPT_TIMEOUT},                                         \
+#define REQUEST_OPTIONS \
+	{"header", required_argument, NULL, 'H'}, \
+	{"token", required_argument, NULL, OPT_TOKEN}, \
+	{"token-file", required_argument, NULL, OPT_TOKEN_FILE}, \
+	{"unix", required_argument, NULL, OPT_UNIX}, \
+	{"cacert", required_argument, NULL, OPT_CACERT}, \
+	{"insecure", no_argument, NULL, 'k'}, \
+	{"method", required_argument, NULL, OPT_METHOD}, \
+	{"timeout", required_argument, NULL, OPT_TIMEOUT}, \
 	{"help", no_argument, NULL, 'h'}
 #define REQUEST_HELP \
 	"  -H, --header 'NAME: VALUE'  a header more; repeatable\n" \
-	"      --token TOKEN         sent as Authorization: Bearer TOKEN; others on this machine\n" \
-	"                            see a command line, so rather:\n" \
-	"      --token-file FILE     the token is the file's first line; default: $KVMSBOX_TOKEN\n" \
+	"      --token TOKEN         sent as Authorization: Bearer TOKEN; others on this\n" \
+	"                            machine see a command line, so rather:\n" \
+	"      --token-file FILE     its first line is the token; default: $KVMSBOX_TOKEN\n" \
 	"      --unix PATH           connect to this Unix socket; URL may be just /f/NAME then\n" \
-	"      --cacert FILE         the certificate authority to trust, instead of the system's\n" \
+	"      --cacert FILE         the certificate authority to trust, not the system's\n" \
 	"  -k, --insecure            trust any certificate\n" \
 	"      --method METHOD       default POST with a body, else GET\n"
 /* clang-format on */

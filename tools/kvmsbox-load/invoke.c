@@ -42,8 +42,8 @@ static const char help[] =
 	"  -h, --help\n\n"
 	"The exit status is 0 for an answer 2xx; the function's own, if the answer says one\n"
 	"(" EXIT_STATUS_HEADER "); 22 for other answers; 7 if there is no connection, 28 if the\n"
-	"time is over, and what curl(1) lists for other failures; 125 for bad arguments. Of several\n"
-	"calls, the first that isn't 0.\n";
+	"time is over, and what curl(1) lists for other failures; 125 for bad arguments. Of\n"
+	"several calls, the first that isn't 0.\n";
 /* clang-format on */
 
 struct invoke {
@@ -201,7 +201,7 @@ static struct curl_slist *request_headers(const struct http_options *o)
 	char *line;
 
 	for (size_t i = 0; more && i < o->nheaders; i++) {
-		/* curl takes "Name:" as a wish to leave it out, and "Name;" as one without value. */
+		/* To curl "Name:" is a wish to leave it out, and "Name;" one without value. */
 		size_t name = strcspn(o->headers[i], ":");
 
 		line = strdup(o->headers[i]);

@@ -47,9 +47,9 @@ extern const char *const load_error_names[NR_LOAD_ERRORS];
 
 /*
  * Of requests that were due after the warm-up. A latency runs from when the request was due, which
- * with a rate is its place in the schedule, to the answer's last byte. latency holds the answers that
- * were as expected, and requests that timed out or weren't sent with the time they had waited, so
- * that what is slow never drops out of it; other failures aren't latencies.
+ * with a rate is its place in the schedule, to the answer's last byte. latency holds the answers
+ * that were as expected, and requests that timed out or weren't sent with the time they had waited,
+ * so that what is slow never drops out of it; other failures aren't latencies.
  */
 struct load_results {
 	struct histogram latency;

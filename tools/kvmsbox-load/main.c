@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvmsbox-load: the commands that are clients of kvmsbox serve, or of any HTTP server: kvmsbox invoke
- * and kvmsbox load. A program of its own because libcurl and OpenSSL bring thirty libraries with
- * them; kvmsbox becomes it.
+ * kvmsbox-load: the commands that are clients of kvmsbox serve, or of any HTTP server: kvmsbox
+ * invoke and kvmsbox load. A program of its own because libcurl and OpenSSL bring thirty libraries
+ * with them; kvmsbox becomes it.
  */
 #include <signal.h>
 #include <stdarg.h>

@@ -91,8 +91,8 @@ void load_progress_end(void)
 }
 
 /*
- * Borders of the rows, the Renard series R20: every one of them, or every 2nd, 4th, 10th or 20th, so
- * that there are at most MAX_ROWS. Number @i is 10^(i/20) ns, rounded.
+ * Borders of the rows, the Renard series R20: every one of them, or every 2nd, 4th, 10th or 20th,
+ * so that there are at most MAX_ROWS. Number @i is 10^(i/20) ns, rounded.
  */
 static uint64_t border(int i)
 {
