@@ -19,6 +19,7 @@ LDFLAGS += -no-pie -pthread
 LDLIBS = -lxxhash -lfdt -ljansson
 # What only an import needs is a program of its own, and kvmsbox starts without a dynamic linker.
 IMPORT_LIBS = $(LDLIBS) -larchive -lcrypto -lz
+LOAD_LIBS = -lcurl -lhttp_parser -lssl -lcrypto -ljansson -lm
 STATIC = -static
 # gcc's array-bounds and nonnull checks see the sanitizers' own branches.
 SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
@@ -38,8 +39,9 @@ CLI_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox/*.c))
 IMPORT_SRCS = $(addprefix loader/,image_import.c image_build.c image_archive.c image_layer.c \
 	      image_input.c image_path.c) $(wildcard loader/erofs_write*.c)
 IMPORTER_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-import/*.c))
+LOAD_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-load/*.c))
 
-all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import ## build build/kvmsbox (the default)
+all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load ## build build/kvmsbox (the default)
 
 $(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
 	@echo "  LD  $@"
@@ -47,8 +49,11 @@ $(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB
 $(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(IMPORT_LIBS)
-# Whoever needs kvmsbox needs both.
-$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import
+$(BUILD)/kvmsbox-load: $(LOAD_OBJS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LOAD_LIBS)
+# Whoever needs kvmsbox needs what it runs.
+$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load
 
 # The kernel's static variables lie together, to be saved and set back (sentry/lib/world.h).
 OBJCOPY ?= objcopy
@@ -120,7 +125,7 @@ $(BUILD)/libkvmsbox.a: $(LIB_OBJS)
 CLANG ?= clang
 ifneq ($(CC),$(CLANG))
 $(eval $(call variant,$(BUILD)/clang,$(CLANG),))
-clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS)) ## compile everything with clang too
+clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS) $(LOAD_OBJS)) ## compile everything with clang too
 endif
 
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
@@ -138,7 +143,10 @@ $(SANBUILD)/kvmsbox: $(CLI_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox
 $(SANBUILD)/kvmsbox-import: $(IMPORTER_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox.a
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(IMPORT_LIBS)
-san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import ## build/san: the programs with ASan, UBSan and lock-order checks
+$(SANBUILD)/kvmsbox-load: $(LOAD_OBJS:$(BUILD)/%=$(SANBUILD)/%)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(LOAD_LIBS)
+san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import $(SANBUILD)/kvmsbox-load ## build/san: the programs with ASan, UBSan and lock-order checks
 endif
 UNIT_PLAIN = kvm_platform ptrace_platform systrap_platform
 UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
@@ -154,6 +162,8 @@ $(BUILD)/plain/test/unit/%: test/unit/%.c $(BUILD)/libkvmsbox.a
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(UNIT_LINK) $(UNIT_LIBS)
+$(SANBUILD)/test/unit/histogram: $(SANBUILD)/tools/kvmsbox-load/histogram.o
+$(SANBUILD)/test/unit/histogram: UNIT_LIBS += -lm
 unit-build: $(UNIT_BINS)
 unit-run:
 	@BUILD=$(abspath $(BUILD)) test/unit/run.sh $(UNIT_BINS)
@@ -190,6 +200,7 @@ install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (an
 	install -d $(DESTDIR)$(PREFIX)/libexec/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox-import $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-import
+	install -m 755 $(BUILD)/kvmsbox-load $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-load
 	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
 
 -include tools/bench/bench.mk
@@ -204,5 +215,5 @@ help: ## print the targets
 clean: ## remove build/
 	rm -rf build
 
--include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d)
+-include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d) $(LOAD_OBJS:.o=.d)
 .PHONY: all help clean

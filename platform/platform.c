@@ -3,11 +3,9 @@
 #include "platform/platform.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 
 const struct platform_type *const platform_types[] = {
@@ -81,59 +79,30 @@ void platform_prepare(const char *name)
 
 /* ---- who is there ---- */
 
-struct platform_members {
-	pthread_mutex_t lock;
-	struct list_head spaces, contexts;
-};
-
-static struct platform_members *members_of(struct platform *p)
+static void join(struct platform *p, struct list_head *node, struct list_head *list)
 {
-	static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-	struct platform_members *m = __atomic_load_n(&p->members, __ATOMIC_ACQUIRE);
-
-	if (likely(m))
-		return m;
-	pthread_mutex_lock(&making);
-	m = p->members;
-	if (!m)
-		m = hzalloc(sizeof(*m));
-	if (m && !p->members) {
-		pthread_mutex_init(&m->lock, NULL);
-		list_init(&m->spaces);
-		list_init(&m->contexts);
-		__atomic_store_n(&p->members, m, __ATOMIC_RELEASE);
-	}
-	pthread_mutex_unlock(&making);
-	return m;
-}
-
-static void join(struct platform_members *m, struct list_head *node, struct list_head *list)
-{
-	pthread_mutex_lock(&m->lock);
+	pthread_mutex_lock(&p->members_lock);
+	if (!list->next)
+		list_init(list);
 	list_add(node, list);
-	pthread_mutex_unlock(&m->lock);
+	pthread_mutex_unlock(&p->members_lock);
 }
 
 static void leave(struct platform *p, struct list_head *node)
 {
-	pthread_mutex_lock(&p->members->lock);
+	pthread_mutex_lock(&p->members_lock);
 	list_del(node);
-	pthread_mutex_unlock(&p->members->lock);
+	pthread_mutex_unlock(&p->members_lock);
 }
 
 struct address_space *platform_as_create(struct platform *p, struct pagetable *pt)
 {
-	struct platform_members *m = members_of(p);
-	struct address_space *as;
-
-	if (!m)
-		return ERR_PTR(-ENOMEM);
-	as = p->type->as_create(p, pt);
+	struct address_space *as = p->type->as_create(p, pt);
 	if (IS_ERR(as))
 		return as;
 	as->table = pt;
 	as->frozen = false;
-	join(m, &as->member, &m->spaces);
+	join(p, &as->member, &p->spaces);
 	return as;
 }
 
@@ -145,16 +114,11 @@ void platform_as_destroy(struct address_space *as)
 
 struct context *platform_ctx_create(struct platform *p)
 {
-	struct platform_members *m = members_of(p);
-	struct context *ctx;
-
-	if (!m)
-		return ERR_PTR(-ENOMEM);
-	ctx = p->type->ctx_create(p);
+	struct context *ctx = p->type->ctx_create(p);
 	if (IS_ERR(ctx))
 		return ctx;
 	ctx->frozen = false;
-	join(m, &ctx->member, &m->contexts);
+	join(p, &ctx->member, &p->contexts);
 	return ctx;
 }
 
@@ -166,31 +130,29 @@ void platform_ctx_destroy(struct context *ctx)
 
 void platform_freeze(struct platform *p)
 {
-	struct platform_members *m = members_of(p);
 	struct address_space *as;
 	struct context *ctx;
 
-	if (!m)
+	if (!p->contexts.next)
 		return;
-	list_for_each_entry (as, &m->spaces, member)
+	list_for_each_entry (as, &p->spaces, member)
 		as->frozen = true;
-	list_for_each_entry (ctx, &m->contexts, member)
+	list_for_each_entry (ctx, &p->contexts, member)
 		ctx->frozen = true;
 }
 
 void platform_rewind(struct platform *p)
 {
-	struct platform_members *m = members_of(p);
 	struct address_space *as, *next_as;
 	struct context *ctx, *next_ctx;
 
-	if (!m)
+	if (!p->contexts.next)
 		return;
-	list_for_each_entry_safe (ctx, next_ctx, &m->contexts, member) {
+	list_for_each_entry_safe (ctx, next_ctx, &p->contexts, member) {
 		if (!ctx->frozen)
 			platform_ctx_destroy(ctx);
 	}
-	list_for_each_entry_safe (as, next_as, &m->spaces, member) {
+	list_for_each_entry_safe (as, next_as, &p->spaces, member) {
 		struct pagetable *pt = as->table;
 
 		if (as->frozen)

@@ -16,6 +16,8 @@
 #ifndef PLATFORM_PLATFORM_H
 #define PLATFORM_PLATFORM_H
 
+#include <pthread.h>
+
 #include "arch.h"
 #include "pagetable.h"
 #include "sentry/lib/list.h"
@@ -157,8 +159,10 @@ struct platform_type {
 /* First member of each implementation's own structures. */
 struct platform {
 	const struct platform_type *type;
-	struct pt_allocator pt_alloc;	  /* what page tables for this platform are made of */
-	struct platform_members *members; /* platform.c */
+	struct pt_allocator pt_alloc; /* what page tables for this platform are made of */
+	/* Who is there (platform.c). */
+	pthread_mutex_t members_lock;
+	struct list_head spaces, contexts;
 };
 
 struct address_space {

@@ -108,6 +108,7 @@ group conform-san 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leak
 kvm_group conform-san-kvm 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \
 	CONFORM_SECONDS=60 test/conform/run.sh kvm
 group image 1200 test/image/run.sh
+group load 600 test/load/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

@@ -26,6 +26,7 @@ sources() {
 	fuzz_elf) echo loader/elf.c ;;
 	fuzz_dtb) echo sentry/config.c ;;
 	fuzz_control) echo sentry/control_msg.c ;;
+	fuzz_response) echo tools/kvmsbox-load/response.c ;;
 	fuzz_erofs) ls vfs/erofs.c loader/erofs_write*.c sentry/lib/rbtree.c ;;
 	fuzz_image) ls loader/image*.c loader/erofs_write*.c vfs/erofs.c sentry/lib/rbtree.c sentry/lib/log.c ;;
 	esac
@@ -37,7 +38,7 @@ for f in test/fuzz/fuzz_*.c; do
 	if ! clang -std=gnu11 -O1 -g -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iarch/x86_64 \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-o "$out/$name" "$f" $(sources "$name") \
-		-larchive -lxxhash -lfdt -ljansson -lcrypto -lz 2>"$out/$name.log"; then
+		-lhttp_parser -larchive -lxxhash -lfdt -ljansson -lcrypto -lz 2>"$out/$name.log"; then
 		echo "not ok $name: does not build (see $out/$name.log)"
 		failed=$((failed + 1))
 		continue

@@ -136,7 +136,7 @@ static int try_launch(const struct config *c, char *error)
 		drop_process(&w, l.tg);
 		console_put(l.console);
 	}
-	snprintf(error, 64, "%s", l.error);
+	snprintf(error, 64, "%.63s", l.error);
 	return status;
 }
 

@@ -17,26 +17,6 @@
 
 #define IMPORTER "kvmsbox-import"
 
-/* Where it lies: beside this program, or where make install puts it. False: nowhere. */
-static bool find_importer(char path[PATH_MAX])
-{
-	static const char *const places[] = {IMPORTER, "../libexec/kvmsbox/" IMPORTER};
-	char self[PATH_MAX], *slash;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	if (n <= 0)
-		return false;
-	self[n] = 0;
-	slash = strrchr(self, '/');
-	slash[1] = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		if (snprintf(path, PATH_MAX, "%s%s", self, places[i]) < PATH_MAX &&
-		    !access(path, X_OK))
-			return true;
-	}
-	return false;
-}
-
 static void __attribute__((noreturn))
 become_importer(pid_t parent, const char *program, int fd, const char *archive,
 		const struct image_options *o)
@@ -88,7 +68,7 @@ int import_elsewhere(const char *archive, const struct image_options *options,
 	pid_t self = getpid(), pid;
 	bool answered;
 
-	if (!find_importer(program))
+	if (!find_helper(IMPORTER, program))
 		return failed(err, -ENOPKG, archive,
 			      "it must be imported, but " IMPORTER " isn't where kvmsbox is: "
 			      "install both");

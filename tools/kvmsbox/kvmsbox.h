@@ -3,6 +3,7 @@
 #ifndef TOOLS_KVMSBOX_H
 #define TOOLS_KVMSBOX_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,10 +28,18 @@ int cmd_rm(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+/* kvmsbox-load's. */
+int cmd_invoke(int argc, char **argv);
+int cmd_load(int argc, char **argv);
 
 /* image_importer: runs kvmsbox-import. */
 int import_elsewhere(const char *archive, const struct image_options *options,
 		     char hash[IMAGE_HASH_LEN + 1], struct image_error *err);
+
+/* Where a program lies that comes with this one: beside it, or where make install puts it. */
+bool find_helper(const char *program, char path[PATH_MAX]);
+/* Becomes that program, with argv[0…] as its arguments. Returns only if it can't: the exit status. */
+int exec_helper(const char *program, char **argv);
 
 /* Prints "kvmsbox: …" as one line on stderr; returns EXIT_KVMSBOX. */
 int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

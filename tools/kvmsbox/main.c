@@ -25,6 +25,8 @@ static const struct subcommand {
 	{"rm", cmd_rm, "remove what is left of it"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
+	{"invoke", cmd_invoke, "call a function of kvmsbox serve"},
+	{"load", cmd_load, "send a server many requests and tell how fast it answers"},
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},
 };
 
