@@ -314,8 +314,8 @@ static int mount_volume(struct boot *b, const struct config_volume *v)
 }
 
 /*
- * An image without /etc/hosts gets one, as from other runtimes: there is no name server, and programs
- * look for "localhost" and for themselves. One without /etc stays as it is.
+ * An image without /etc/hosts gets one, as from other runtimes: there is no name server, and
+ * programs look for "localhost" and for themselves. One without /etc stays as it is.
  */
 static int make_hosts(struct boot *b)
 {

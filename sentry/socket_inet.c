@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* AF_INET and AF_INET6: making sockets, addresses, routes (there is one: loopback), bind(2). */
-#include "sentry/socket_inet_int.h"
+#include "sentry/socket_inet.h"
 
 #include <string.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/socket_inet_int.h"
 
 const struct in6_addr inet_any4 = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0}}};
 const struct in6_addr inet_any6 = {{{0}}};
