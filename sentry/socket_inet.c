@@ -323,9 +323,9 @@ static int create(struct task *t, int family, int type, int protocol, struct soc
 		return tcp_create(t, family, out);
 	}
 	if (type == SOCK_DGRAM) {
-		if (protocol && protocol != IPPROTO_UDP)
+		if (protocol && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
 			return -EPROTONOSUPPORT;
-		return udp_create(t, family, out);
+		return udp_create(t, family, protocol ?: IPPROTO_UDP, out);
 	}
 	if (type == SOCK_RAW) {
 		if (!protocol)

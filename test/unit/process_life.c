@@ -143,7 +143,7 @@ static void test_kernel_init_fails(void)
 		if (err != -ENOMEM || after.bytes != before.bytes)
 			CHECK("a kernel that can't be made leaves nothing", false);
 	}
-	CHECK_EQ("every allocation of a kernel fails", failed, 5);
+	CHECK_EQ("every allocation of a kernel fails", failed, 6);
 	kernel_destroy(k);
 	check_live("a kernel without processes leaves nothing", &before);
 	CHECK("there is none any more", !the_kernel);
