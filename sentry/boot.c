@@ -299,6 +299,32 @@ static int mount_volume(struct boot *b, const struct config_volume *v)
 	return 0;
 }
 
+/*
+ * An image without /etc/hosts gets one, as from other runtimes: there is no name server, and
+ * programs look for "localhost" and for themselves. One without /etc stays as it is.
+ */
+static int make_hosts(struct boot *b)
+{
+	const char *name = b->kernel->root_uts->nodename;
+	struct open_how how;
+	struct file *file;
+	char text[256];
+	ssize_t n;
+
+	open_how_init(&how, O_WRONLY | O_CREAT | O_EXCL, 0644);
+	file = file_open(&b->ctx, NULL, "/etc/hosts", &how);
+	if (IS_ERR(file))
+		return PTR_ERR(file) == -EEXIST || PTR_ERR(file) == -ENOENT ||
+				       PTR_ERR(file) == -ENOTDIR
+			       ? 0
+			       : (int)PTR_ERR(file);
+	snprintf(text, sizeof(text), "127.0.0.1\tlocalhost%s%s\n::1\tlocalhost ip6-localhost%s\n",
+		 *name ? " " : "", name, " ip6-loopback");
+	n = file_write_kernel(file, text, strlen(text), 0);
+	file_put(file);
+	return n < 0 ? (int)n : 0;
+}
+
 static int mount_all(struct boot *b)
 {
 	struct path root;

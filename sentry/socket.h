@@ -98,8 +98,8 @@ struct sock_ops {
 		      unsigned long arg);
 	uint32_t (*poll)(struct sock *sk);
 	/*
-	 * Options of the family's own, asked before socket.c's. -ENOIOCTLCMD: not one of them. NULL:
-	 * there are none.
+	 * Options of the family's own, asked before socket.c's. -ENOIOCTLCMD: not one of them.
+	 * NULL: there are none.
 	 */
 	long (*setsockopt)(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
 			   int len);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* AF_INET and AF_INET6: making sockets, addresses, routes (there is one: loopback), bind(2). */
-#include "sentry/socket_inet_int.h"
+#include "sentry/socket_inet.h"
 
 #include <string.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/socket_inet_int.h"
 
 const struct in6_addr inet_any4 = {{{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0}}};
 const struct in6_addr inet_any6 = {{{0}}};
@@ -322,9 +323,9 @@ static int create(struct task *t, int family, int type, int protocol, struct soc
 		return tcp_create(t, family, out);
 	}
 	if (type == SOCK_DGRAM) {
-		if (protocol && protocol != IPPROTO_UDP)
+		if (protocol && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE)
 			return -EPROTONOSUPPORT;
-		return udp_create(t, family, out);
+		return udp_create(t, family, protocol ?: IPPROTO_UDP, out);
 	}
 	if (type == SOCK_RAW) {
 		if (!protocol)

@@ -40,7 +40,7 @@ struct inet_addr {
 	uint16_t port; /* host order */
 };
 
-enum inet_proto { INET_TCP, INET_UDP, INET_NPROTO };
+enum inet_proto { INET_TCP, INET_UDP, INET_UDPLITE, INET_NPROTO };
 
 struct inet_sock;
 
@@ -201,7 +201,8 @@ struct udp_sock {
 	unsigned int shutdown;
 	bool dead;
 	bool cork_option;
-	struct udp_packet *cork; /* held back by that or MSG_MORE */
+	int send_cover, recv_cover; /* of UDP-Lite's checksum */
+	struct udp_packet *cork;    /* held back by that or MSG_MORE */
 };
 
 static inline struct udp_sock *udp_of(struct sock *sk)
@@ -263,11 +264,12 @@ void inet_port_unlisten(struct inet_sock *is);
 struct inet_sock *inet_find_listener(struct net_ns *net, const struct inet_addr *dst,
 				     const struct inet_addr *src);
 /* Who gets a datagram. */
-struct inet_sock *inet_find_udp(struct net_ns *net, const struct inet_addr *dst,
-				const struct inet_addr *src);
+struct inet_sock *inet_find_udp(struct net_ns *net, enum inet_proto proto,
+				const struct inet_addr *dst, const struct inet_addr *src);
 /* The @n-th of all who get a datagram to a group or to everybody. */
-struct inet_sock *inet_find_udp_nth(struct net_ns *net, const struct inet_addr *dst,
-				    const struct inet_addr *src, unsigned int n);
+struct inet_sock *inet_find_udp_nth(struct net_ns *net, enum inet_proto proto,
+				    const struct inet_addr *dst, const struct inet_addr *src,
+				    unsigned int n);
 /* Is @is a member of @group, or does it hear all groups' datagrams? net->lock held. */
 bool inet_mcast_member(const struct inet_sock *is, const struct in6_addr *group);
 
@@ -297,7 +299,8 @@ void tcp_drop_queue(struct tcp_sock *ts); /* sk.lock held, or the last reference
 size_t tcp_unsent(struct tcp_sock *ts);
 
 /* ---- socket_inet_udp.c ---- */
-int udp_create(struct task *t, int family, struct sock **out);
+/* @protocol: IPPROTO_UDP or IPPROTO_UDPLITE, which differ in nothing that shows on loopback. */
+int udp_create(struct task *t, int family, int protocol, struct sock **out);
 /* UDP_CORK; off sends what has been held back. */
 void udp_set_cork(struct udp_sock *us, bool on);
 

@@ -32,6 +32,9 @@ enum {
 #include "sentry/socket_inet_int.h"
 #include "sentry/syscalls.h"
 
+#define UDPLITE_SEND_CSCOV 10
+#define UDPLITE_RECV_CSCOV 11
+
 #ifndef IP_MULTICAST_ALL
 #define IP_MULTICAST_ALL 49
 #endif
@@ -93,6 +96,8 @@ static const struct option_row rows[] = {
 	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, NUM, TCP, T(notsent_lowat), INT_MIN, INT_MAX},
 	{IPPROTO_TCP, TCP_WINDOW_CLAMP, NUM, TCP, T(window_clamp), 0, INT_MAX},
 	{IPPROTO_TCP, TCP_FASTOPEN, NUM, TCP, T(fastopen), 0, INT_MAX},
+	{IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, NUM, UDP, U(send_cover), 0, 65535},
+	{IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, NUM, UDP, U(recv_cover), 0, 65535},
 	{SOL_SOCKET, SO_TIMESTAMPNS, FLAG, ANY, I(timestampns), 0, 0},
 	{SOL_SOCKET, SO_RXQ_OVFL, FLAG, ANY, I(rxq_ovfl), 0, 0},
 	{SOL_SOCKET, SO_INCOMING_CPU, NUM, ANY, I(incoming_cpu), INT_MIN, INT_MAX},
@@ -134,6 +139,8 @@ static bool has_level(const struct sock *sk, int level)
 		return is_tcp(sk);
 	case IPPROTO_UDP:
 		return !is_tcp(sk);
+	case IPPROTO_UDPLITE:
+		return sk->protocol == IPPROTO_UDPLITE;
 	}
 	return false;
 }
@@ -159,6 +166,9 @@ static int set_row(struct sock *sk, const struct option_row *r, int value)
 {
 	if (r->kind == NUM && (value < r->min || value > r->max))
 		return r->name == IPV6_MULTICAST_IF && r->level == IPPROTO_IPV6 ? -ENODEV : -EINVAL;
+	/* All of it, or at least the header. */
+	if (r->level == IPPROTO_UDPLITE && value && value < 8)
+		value = 8;
 	mutex_lock(&sk->lock);
 	if (r->kind == FLAG)
 		*(bool *)row_field(sk, r) = value;

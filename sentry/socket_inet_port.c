@@ -68,7 +68,9 @@ void inet_ports_free(struct inet_ports *p)
 
 enum inet_proto inet_proto_of(const struct inet_sock *is)
 {
-	return is->sk.type == SOCK_STREAM ? INET_TCP : INET_UDP;
+	if (is->sk.type == SOCK_STREAM)
+		return INET_TCP;
+	return is->sk.protocol == IPPROTO_UDPLITE ? INET_UDPLITE : INET_UDP;
 }
 
 /* ---- all below: net->lock held ---- */
@@ -143,7 +145,7 @@ static bool in_the_way(const struct inet_sock *is, const struct inet_bind *b, bo
 	bool reuseport =
 		is->sk.reuseport && bind_reuseport(b) && (!b->owner || b->uid == is->bind->uid);
 
-	if (inet_proto_of(is) == INET_UDP) {
+	if (inet_proto_of(is) != INET_TCP) {
 		if (reuse || reuseport)
 			return false;
 	} else if (reuse && !b->listening) {
@@ -474,13 +476,13 @@ struct inet_sock *inet_find_listener(struct net_ns *net, const struct inet_addr 
 	return is;
 }
 
-struct inet_sock *inet_find_udp(struct net_ns *net, const struct inet_addr *dst,
-				const struct inet_addr *src)
+struct inet_sock *inet_find_udp(struct net_ns *net, enum inet_proto proto,
+				const struct inet_addr *dst, const struct inet_addr *src)
 {
 	struct inet_sock *is;
 
 	mutex_lock(&net->lock);
-	is = find_best(bucket(net->inet, INET_UDP, dst->port), false, score_udp, dst, src);
+	is = find_best(bucket(net->inet, proto, dst->port), false, score_udp, dst, src);
 	mutex_unlock(&net->lock);
 	return is;
 }
@@ -503,8 +505,10 @@ static bool anybody_joined(struct inet_ports *p, const struct in6_addr *group)
 	struct inet_mcast *m;
 	struct inet_bind *b;
 
-	for (size_t i = 0; i < INET_HASH; i++) {
-		list_for_each_entry (b, &p->bound[INET_UDP][i], node) {
+	for (size_t i = 0; i < INET_HASH * 2; i++) {
+		enum inet_proto proto = i < INET_HASH ? INET_UDP : INET_UDPLITE;
+
+		list_for_each_entry (b, &p->bound[proto][i % INET_HASH], node) {
 			if (!b->owner)
 				continue;
 			list_for_each_entry (m, &b->owner->mcast, node)
@@ -515,8 +519,9 @@ static bool anybody_joined(struct inet_ports *p, const struct in6_addr *group)
 	return false;
 }
 
-struct inet_sock *inet_find_udp_nth(struct net_ns *net, const struct inet_addr *dst,
-				    const struct inet_addr *src, unsigned int n)
+struct inet_sock *inet_find_udp_nth(struct net_ns *net, enum inet_proto proto,
+				    const struct inet_addr *dst, const struct inet_addr *src,
+				    unsigned int n)
 {
 	bool mcast = inet_is_multicast(&dst->ip);
 	struct inet_sock *is = NULL;
@@ -525,7 +530,7 @@ struct inet_sock *inet_find_udp_nth(struct net_ns *net, const struct inet_addr *
 	mutex_lock(&net->lock);
 	if (mcast && !anybody_joined(net->inet, &dst->ip))
 		goto out_unlock;
-	list_for_each_entry (b, bucket(net->inet, INET_UDP, dst->port), node) {
+	list_for_each_entry (b, bucket(net->inet, proto, dst->port), node) {
 		if (!score_udp(b, dst, src) || (mcast && !inet_mcast_member(b->owner, &dst->ip)))
 			continue;
 		if (n--)

@@ -22,13 +22,13 @@ OBJTYPE(udp_type, "udp_sock")
 
 static const struct sock_ops udp_ops;
 
-int udp_create(struct task *t, int family, struct sock **out)
+int udp_create(struct task *t, int family, int protocol, struct sock **out)
 {
 	struct udp_sock *us = kzalloc(sizeof(*us));
 
 	if (!us)
 		return -ENOMEM;
-	if (inet_sock_init(&us->inet, &udp_ops, t->net, family, SOCK_DGRAM, IPPROTO_UDP)) {
+	if (inet_sock_init(&us->inet, &udp_ops, t->net, family, SOCK_DGRAM, protocol)) {
 		kfree(us);
 		return -ENOMEM;
 	}
@@ -263,7 +263,8 @@ static void receive(struct udp_sock *us, struct udp_packet *p)
 static void spread(struct udp_sock *us, struct udp_packet *p)
 {
 	for (unsigned int n = 0;; n++) {
-		struct inet_sock *to = inet_find_udp_nth(us->inet.net, &p->to, &p->from, n);
+		struct inet_sock *to = inet_find_udp_nth(us->inet.net, inet_proto_of(&us->inet),
+							 &p->to, &p->from, n);
 		struct udp_packet *copy;
 
 		if (!to)
@@ -288,7 +289,7 @@ static void transmit(struct udp_sock *us, struct udp_packet *p, bool connected)
 		spread(us, p);
 		return;
 	}
-	to = inet_find_udp(us->inet.net, &p->to, &p->from);
+	to = inet_find_udp(us->inet.net, inet_proto_of(&us->inet), &p->to, &p->from);
 	if (to) {
 		receive(udp_of(&to->sk), p);
 		sock_put(&to->sk);

@@ -39,7 +39,9 @@ suite=${PYTHON_SUITE:-test_os test_subprocess test_threading test_signal test_mm
 	test_asyncio test_zipfile test_tarfile test_file test_fileio test_largefile test_stat
 	test_pwd test_grp test_getpass test_cmd_line test_faulthandler test_memoryview test_openpty
 	test_fork1 test_wait3 test_wait4 test_thread test_sched test_popen test_posixpath test_ioctl
-	test_mailbox test_dbm test_shelve}
+	test_mailbox test_dbm test_shelve
+	test_socket test_selectors test_httpservers test_urllib2_localnet test_xmlrpc test_ftplib test_smtplib
+	test_poplib test_ssl}
 keep=${PYTHON_KEEP:-$SCRATCH/python}
 native=${PYTHON_NATIVE:-$TEST_CACHE/python-native}
 tree=$("$ROOT/test/images.sh" debian-tree) || { fail "the Debian tree"; finish; }

@@ -730,6 +730,22 @@ TEST(bad_buffer_loses_the_datagram)
 	CHECK_ERRNO(recv_now(b), EAGAIN);
 }
 
+TEST(udplite)
+{
+	int a = CHECK_OK(socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE)), b = udp("127.0.0.1"), c;
+
+	CHECK_EQ(get_int(a, SOL_SOCKET, SO_PROTOCOL), IPPROTO_UDPLITE);
+	/* Ports of its own. */
+	CHECK_OK(bind_to(a, "127.0.0.1", port_of(b)));
+	c = CHECK_OK(socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE));
+	CHECK_EQ(send_to(c, "lite", "127.0.0.1", port_of(a)), 4);
+	CHECK_EQ(recv(a, buf, 8, 0), 4);
+	CHECK_ERRNO(recv_now(b), EAGAIN);
+	CHECK_OK(set_int(c, IPPROTO_UDPLITE, 10 /* UDPLITE_SEND_CSCOV */, 20));
+	CHECK_EQ(get_int(c, IPPROTO_UDPLITE, 10), 20);
+	CHECK_ERRNO(set_int(b, IPPROTO_UDPLITE, 10, 20), ENOPROTOOPT);
+}
+
 TEST(to_itself)
 {
 	int a = udp("127.0.0.1");

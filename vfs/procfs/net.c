@@ -62,7 +62,7 @@ static void put_row(struct strbuf *b, const struct inet_row *r, size_t nr, enum 
 	put(b, &r->peer);
 	strbuf_printf(b, " %02X %08zX:%08zX 00:00000000 00000000 %5u        0 %lu %u %016lx",
 		      r->state, r->tx, r->rx, r->uid, r->ino, r->refs, 0UL);
-	if (proto == INET_UDP)
+	if (proto != INET_TCP)
 		strbuf_printf(b, " %u\n", r->drops);
 	else
 		strbuf_printf(b, " 100 0 0 10 %d\n", r->state == TCP_LISTEN ? 0 : -1);
@@ -93,7 +93,7 @@ static int show_socks(struct proc_show *s, enum inet_proto proto, int family)
 			      "  sl  local_address                         "
 			      "remote_address                        st tx_queue rx_queue tr "
 			      "tm->when retrnsmt   uid  timeout inode%s\n",
-			      proto == INET_UDP ? " ref pointer drops" : "");
+			      proto != INET_TCP ? " ref pointer drops" : "");
 	for (size_t i = 0; i < n; i++)
 		if (rows[i].family == family)
 			put_row(&s->b, &rows[i], nr++, proto);
@@ -119,6 +119,16 @@ static int show_udp(struct proc_show *s)
 static int show_udp6(struct proc_show *s)
 {
 	return show_socks(s, INET_UDP, AF_INET6);
+}
+
+static int show_udplite(struct proc_show *s)
+{
+	return show_socks(s, INET_UDPLITE, AF_INET);
+}
+
+static int show_udplite6(struct proc_show *s)
+{
+	return show_socks(s, INET_UDPLITE, AF_INET6);
 }
 
 static int show_raw(struct proc_show *s)
@@ -154,11 +164,12 @@ static int show_sockstat(struct proc_show *s)
 	strbuf_printf(
 		&s->b,
 		"sockets: used %ld\nTCP: inuse %zu orphan 0 tw %zu alloc %ld mem 0\n"
-		"UDP: inuse %ld mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
+		"UDP: inuse %ld mem 0\nUDPLITE: inuse %ld\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
 		atomic_load(&net->inet->nsocks[INET_TCP]) +
 			atomic_load(&net->inet->nsocks[INET_UDP]),
 		inuse, tw, atomic_load(&net->inet->nsocks[INET_TCP]),
-		atomic_load(&net->inet->nsocks[INET_UDP]));
+		atomic_load(&net->inet->nsocks[INET_UDP]),
+		atomic_load(&net->inet->nsocks[INET_UDPLITE]));
 	return 0;
 }
 
@@ -218,6 +229,8 @@ const struct proc_entry proc_net_children[] = {
 	REG("tcp6", show_tcp6),
 	REG("udp", show_udp),
 	REG("udp6", show_udp6),
+	REG("udplite", show_udplite),
+	REG("udplite6", show_udplite6),
 	REG("unix", show_unix),
 	{0},
 };
