@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -338,6 +339,10 @@ static int mount_all(struct boot *b)
 	    mount_type(b, "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV) ||
 	    mount_type(b, "sysfs", "/sys", NULL, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
 		return -1;
+	/* Before volumes: none of them gets a file of ours. */
+	err = make_hosts(b);
+	if (err)
+		return fail(b, EXIT_KVMSBOX, "can't make /etc/hosts: %s", strerror(-err));
 	for (size_t i = 0; i < b->config.nvolumes; i++) {
 		if (mount_volume(b, &b->config.volumes[i]))
 			return -1;

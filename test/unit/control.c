@@ -121,7 +121,7 @@ static bool counts_settle(const struct counts *before)
 }
 
 /* Launches @c with descriptors of /dev/null; what comes of it is ended. Its status, 0: it worked. */
-static int try_launch(const struct config *c, char *error)
+static int try_launch(const struct config *c, char error[640])
 {
 	int stdio[3], status = 0;
 	struct launched l;
@@ -136,14 +136,14 @@ static int try_launch(const struct config *c, char *error)
 		drop_process(&w, l.tg);
 		console_put(l.console);
 	}
-	snprintf(error, 64, "%.63s", l.error);
+	memcpy(error, l.error, sizeof(l.error));
 	return status;
 }
 
 static void launch_fails(const char *name, const struct config *c, int want)
 {
 	struct counts before = counts_now(&w);
-	char error[64];
+	char error[640];
 
 	CHECK_EQ(name, try_launch(c, error), want);
 	CHECK(name, counts_settle(&before));
@@ -160,7 +160,7 @@ static void inject(const char *name, const struct config *c, long (*fail_at)(lon
 	struct counts before;
 	bool clean = true, right = true;
 	int failed = 0;
-	char error[64];
+	char error[640];
 
 	try_launch(c, error);
 	poll(NULL, 0, 100);
@@ -202,7 +202,7 @@ static void test_launch(void)
 	xmount(&w, "devpts", NULL, "/dev/pts");
 	{
 		/* What is made once: the table of descriptors, the first terminal's inodes. */
-		char error[64];
+		char error[640];
 
 		try_launch(&c, error);
 		c.terminal = true;
@@ -433,8 +433,8 @@ static void test_control(void)
 	CHECK_EQ("control: no command to signal", ask(sock, CONTROL_SIGNAL, 0, SIGTERM, &m),
 		 CONTROL_FAILED);
 	CHECK_EQ("control: a group", enter(sock, &c, &m), CONTROL_ENTERED);
-	CHECK_EQ("control: is signalled",
-		 ask(sock, CONTROL_SIGNAL, CONTROL_TO_GROUP, SIGINT, &m), CONTROL_OK);
+	CHECK_EQ("control: is signalled", ask(sock, CONTROL_SIGNAL, CONTROL_TO_GROUP, SIGINT, &m),
+		 CONTROL_OK);
 	CHECK_EQ("control: and ends", receive(sock, &m), CONTROL_EXITED);
 	close(sock);
 	CHECK("control: nothing is left", counts_settle(&before));
