@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See function.h. All static state is the host process's, but for what it points to. */
-#include "sentry/function.h"
+#include "sentry/function_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "sentry/boot.h"
-#include "sentry/fnchan.h"
 #include "sentry/forward.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
@@ -52,6 +51,7 @@ static __host_state struct {
 	/* The request. */
 	uint64_t id, began, deadline, max_output, sent;
 	bool keep, out_of_memory, body_done;
+	bool running; /* tasks are, although there is no request: the last one said FN_KEEP */
 	size_t pending, pushed; /* of wire_in.data: body that didn't fit the pipe yet */
 	uint64_t requests;
 	unsigned int trainings;
@@ -60,7 +60,7 @@ static __host_state struct {
 
 /* Kernel state: the sentry's ends of the program's descriptors. */
 static struct {
-	unsigned int kind, port;
+	unsigned int kind;
 	struct thread_group *init;
 	struct file *in, *out, *err;
 	struct waiter output;
@@ -106,6 +106,16 @@ static bool send_msg(struct fn_msg *m, const void *data, size_t len)
 	return send_fd(m, data, len, -1);
 }
 
+bool function_send(struct fn_msg *m, const void *data, size_t len)
+{
+	return send_fd(m, data, len, -1);
+}
+
+uint8_t *function_buffer(void)
+{
+	return fn.out_wire.data;
+}
+
 static bool send_failed(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static bool send_failed(int status, const char *fmt, ...)
@@ -139,7 +149,7 @@ static bool receive(void)
 
 /* ---- what comes from other threads ---- */
 
-static void ring(void)
+void function_ring(void)
 {
 	uint64_t one = 1;
 
@@ -152,7 +162,7 @@ static void input_empty(bool asks)
 	if (fn.phase != BOOTING)
 		return;
 	if (!atomic_exchange(asks ? &fn.asked : &fn.starved, true))
-		ring();
+		function_ring();
 }
 
 /* A thread of init is about to end: true if that is the request's end, and it need not be done. */
@@ -170,7 +180,7 @@ static bool last_exit(struct task *t)
 		atomic_store(&fn.status, tg->group_exit ? tg->group_exit_code : t->exit_code);
 	mutex_unlock(&s->lock);
 	if (last && !atomic_exchange(&fn.ended, true))
-		ring();
+		function_ring();
 	return last;
 }
 
@@ -180,7 +190,7 @@ static void all_ended(struct kernel *k)
 	if (!atomic_load(&fn.ended))
 		atomic_store(&fn.status, k->exit_status);
 	if (!atomic_exchange(&fn.ended, true))
-		ring();
+		function_ring();
 }
 
 static bool output_came(struct waiter *w, uint32_t events)
@@ -216,10 +226,13 @@ static bool pump(struct file *f, unsigned int type, uint64_t *sent, uint64_t mos
 	return true;
 }
 
+/* What goes to logs. */
 static bool pump_stderr(void)
 {
 	uint64_t sent = 0;
 
+	if (fnk.kind != FN_STDIO && !pump(fnk.out, FN_STDERR, &sent, 0))
+		return false;
 	return pump(fnk.err, FN_STDERR, &sent, 0);
 }
 
@@ -269,7 +282,7 @@ static bool send_ready(uint64_t took, const struct snapshot_rewound *r)
 	m.ready.version = FN_VERSION;
 	m.ready.kind = fnk.kind;
 	m.ready.pid = (uint32_t)getpid();
-	m.ready.port = fnk.port;
+	m.ready.port = streams_port();
 	m.ready.took_ns = took;
 	m.ready.resident = pm.resident;
 	m.ready.dirtied = r ? r->kernel_pages + r->frames + r->zeroed : 0;
@@ -289,25 +302,74 @@ static bool begin(void)
 	fn.keep = m->flags & FN_KEEP;
 	fn.sent = 0;
 	fn.out_of_memory = false;
-	fn.in = fnk.in;
-	atomic_store(&fn.ended, false);
+	fn.in = fnk.kind == FN_STDIO ? fnk.in : NULL;
 	atomic_store(&fn.have_output, false);
+	if (fn.running)
+		return true;
+	atomic_store(&fn.ended, false);
 	if (fn.trainings < TRAININGS)
 		snapshot_train();
-	take_body();
+	if (fnk.kind == FN_STDIO)
+		take_body();
+	fn.running = true;
 	return snapshot_resume(fn.kernel) == 0;
+}
+
+/* To the frozen state, and READY. False: this sandbox has come to its end. */
+static bool go_back(void)
+{
+	struct snapshot_rewound r;
+	uint64_t start = now_ns();
+
+	if (snapshot_rewind(fn.kernel, &r)) {
+		log_error("function: the sandbox can't be set back");
+		return false;
+	}
+	fn.running = false;
+	if (fn.trainings < TRAININGS) {
+		fn.trainings++;
+		if (snapshot_learn(fn.kernel) < 0)
+			return false;
+	}
+	fn.phase = READY;
+	return send_ready(now_ns() - start, &r);
+}
+
+/* What the sentry has seen of the request goes. */
+static void wipe(void)
+{
+	memset(fn.in_wire.data, 0, sizeof(fn.in_wire.data));
+	memset(fn.out_wire.data, 0, sizeof(fn.out_wire.data));
+}
+
+/* The same for a request that came by streams. */
+static bool finish_streams(struct fn_msg *m)
+{
+	if (fn.out_of_memory)
+		m->flags |= FN_OUT_OF_MEM;
+	m->done.status = atomic_load(&fn.ended) ? exit_status() : 0;
+	m->done.ran_ns = now_ns() - fn.began;
+	fn.requests++;
+	if (!function_send(m, NULL, 0))
+		return false;
+	wipe();
+	if (!fn.keep || m->flags || atomic_load(&fn.ended))
+		return go_back();
+	fn.phase = READY;
+	return send_ready(0, NULL);
 }
 
 /* The request is over: answers, and goes back. False: this sandbox has come to its end. */
 static bool finish(uint32_t flags)
 {
 	struct fn_msg m = {.type = FN_DONE, .flags = flags};
-	struct snapshot_rewound r;
-	uint64_t start, room;
+	uint64_t room;
 	ssize_t n = 0;
 
 	if (!pump_stderr())
 		return false;
+	if (fnk.kind != FN_STDIO)
+		return finish_streams(&m);
 	/* All but the last piece of output in messages of its own. */
 	room = fn.max_output ? fn.max_output - MIN(fn.sent, fn.max_output) : UINT64_MAX;
 	while (!(flags & FN_TOO_MUCH)) {
@@ -331,25 +393,15 @@ static bool finish(uint32_t flags)
 		m.flags |= FN_TOO_MUCH;
 		n = (ssize_t)room;
 	}
-	start = now_ns();
 	if (fn.out_of_memory)
 		m.flags |= FN_OUT_OF_MEM;
 	m.done.status = exit_status();
-	m.done.ran_ns = start - fn.began;
+	m.done.ran_ns = now_ns() - fn.began;
 	fn.requests++;
 	if (!send_msg(&m, fn.out_wire.data, (size_t)n))
 		return false;
-	if (snapshot_rewind(fn.kernel, &r)) {
-		log_error("function: the sandbox can't be set back");
-		return false;
-	}
-	if (fn.trainings < TRAININGS) {
-		fn.trainings++;
-		if (snapshot_learn(fn.kernel) < 0)
-			return false;
-	}
-	fn.phase = READY;
-	return send_ready(now_ns() - start, &r);
+	wipe();
+	return go_back();
 }
 
 /* A message of the server's. False: leave. */
@@ -366,6 +418,13 @@ static bool handle_message(void)
 		if (fn.phase == SERVING)
 			take_body();
 		return true;
+	case FN_FINISH:
+		return fn.phase != SERVING || finish(0);
+	case FN_OPEN:
+	case FN_DATA:
+	case FN_CLOSE:
+	case FN_WINDOW:
+		return fnk.kind != FN_STDIO && streams_message(&fn.in_wire.msg, fn.in_wire.data);
 	case FN_CANCEL:
 		return fn.phase != SERVING || finish(FN_CANCELLED);
 	case FN_SNAPSHOT:
@@ -418,13 +477,19 @@ static int wait_ms(void)
 	uint64_t left;
 
 	if (fn.phase == BOOTING)
-		return atomic_load(&fn.asked) ? ASLEEP_MS : 100;
+		return fnk.kind != FN_STDIO || atomic_load(&fn.asked) ? ASLEEP_MS : 100;
 	if (fn.phase == READY)
 		return -1;
 	if (!fn.deadline)
 		return FLUSH_MS;
 	left = fn.deadline - MIN(now_ns(), fn.deadline);
 	return (int)MIN(left / 1000000 + 1, (uint64_t)FLUSH_MS);
+}
+
+/* Is this the snapshot point, if all threads sleep? */
+static bool at_point(void)
+{
+	return fnk.kind == FN_STDIO ? atomic_load(&fn.asked) : streams_at_point();
 }
 
 /* What there is to do beside messages. False: leave. */
@@ -436,25 +501,33 @@ static bool look(bool *asleep)
 		if (!pump_stderr())
 			return false;
 		if (atomic_load(&fn.ended)) {
-			send_failed(exit_status(),
-				    "it ended with status %d before it read its input",
-				    exit_status());
+			send_failed(exit_status(), "it ended with status %d before %s",
+				    exit_status(),
+				    fnk.kind == FN_STDIO  ? "it read its input"
+				    : fnk.kind == FN_HTTP ? "it listened on its port"
+							  : "it asked for an invocation");
 			return false;
 		}
-		now = atomic_load(&fn.asked) && all_asleep();
+		if (fnk.kind == FN_LAMBDA && !streams_work(true))
+			return false;
+		now = at_point() && all_asleep();
 		if (atomic_load(&fn.starved) || (now && *asleep))
 			return freeze();
 		*asleep = now;
 		return true;
 	}
+	if (fn.running && fnk.kind != FN_STDIO && !streams_work(false))
+		return false;
 	if (fn.phase != SERVING)
-		return true;
+		return !fn.running || !atomic_load(&fn.ended);
 	if (atomic_load(&fn.ended))
 		return finish(0);
 	if (fn.deadline && now_ns() >= fn.deadline)
 		return finish(FN_TIMED_OUT);
 	if (forward_watch_memory(fn.kernel))
 		fn.out_of_memory = true;
+	if (fnk.kind != FN_STDIO)
+		return pump_stderr();
 	push_body();
 	if (!pump_stderr() || !pump(fnk.out, FN_STDOUT, &fn.sent, fn.max_output))
 		return false;
@@ -503,7 +576,11 @@ int function_prepare(struct kernel *k, const struct vfs_ctx *ctx, struct fd_tabl
 	if (err)
 		return err;
 	fnk.kind = kind;
-	fnk.port = port;
+	if (kind != FN_STDIO) {
+		err = streams_prepare(k, kind, port);
+		if (err)
+			return err;
+	}
 	for (int i = 0; i < 3; i++) {
 		err = i ? pipe_create(NULL, 0, &ours[i], &theirs[i])
 			: pipe_create(NULL, 0, &theirs[i], &ours[i]);

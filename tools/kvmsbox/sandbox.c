@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sentry/fnchan.h"
 #include "tools/kvmsbox/kvmsbox.h"
 
 /* Command and arguments: as docker combines entry point and command. */
@@ -39,7 +40,7 @@ static bool set_command(struct options *o, const struct image_config *ic, char *
 /* The image's variables, then a sensible minimum, then the command line's. */
 static bool set_environment(struct options *o, const struct image_config *ic)
 {
-	char **given = o->env, *term = NULL;
+	char **given = o->env, *term = NULL, *api = NULL;
 	bool ok = true;
 
 	o->env = NULL;
@@ -49,6 +50,10 @@ static bool set_environment(struct options *o, const struct image_config *ic)
 	if (o->config.terminal && asprintf(&term, "TERM=%s", getenv("TERM") ?: "xterm") > 0)
 		ok = ok && options_set_env(o, term);
 	free(term);
+	if (o->config.fn_kind == FN_LAMBDA &&
+	    asprintf(&api, "AWS_LAMBDA_RUNTIME_API=127.0.0.1:%u", o->config.fn_port ?: 9001) > 0)
+		ok = ok && options_set_env(o, api);
+	free(api);
 	for (char **e = ic->env; e && *e; e++)
 		ok = ok && options_set_env(o, *e);
 	for (char **e = given; e && *e; e++)
