@@ -19,6 +19,8 @@ LDFLAGS += -no-pie -pthread
 LDLIBS = -lxxhash -lfdt -ljansson
 # What only an import needs is a program of its own, and kvmsbox starts without a dynamic linker.
 IMPORT_LIBS = $(LDLIBS) -larchive -lcrypto -lz
+# The server, likewise.
+SERVE_LIBS = -ljansson -lhttp_parser -lssl -lcrypto
 STATIC = -static
 # gcc's array-bounds and nonnull checks see the sanitizers' own branches.
 SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
@@ -38,8 +40,9 @@ CLI_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox/*.c))
 IMPORT_SRCS = $(addprefix loader/,image_import.c image_build.c image_archive.c image_layer.c \
 	      image_input.c image_path.c) $(wildcard loader/erofs_write*.c)
 IMPORTER_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-import/*.c))
+SERVER_OBJS = $(patsubst %,$(BUILD)/%.o,$(basename $(wildcard tools/kvmsbox-serve/*.[cS])))
 
-all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import ## build build/kvmsbox (the default)
+all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-serve ## build build/kvmsbox (the default)
 
 $(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
 	@echo "  LD  $@"
@@ -47,8 +50,12 @@ $(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB
 $(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(IMPORT_LIBS)
-# Whoever needs kvmsbox needs both.
-$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import
+$(BUILD)/kvmsbox-serve: $(SERVER_OBJS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(SERVE_LIBS)
+$(patsubst %,%/tools/kvmsbox-serve/status.o,$(BUILD) $(BUILD)/clang $(BUILD)/san): tools/kvmsbox-serve/status.html
+# Whoever needs kvmsbox needs all of them.
+$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-serve
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -109,7 +116,7 @@ $(BUILD)/libkvmsbox.a: $(LIB_OBJS)
 CLANG ?= clang
 ifneq ($(CC),$(CLANG))
 $(eval $(call variant,$(BUILD)/clang,$(CLANG),))
-clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS)) ## compile everything with clang too
+clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS) $(SERVER_OBJS)) ## compile everything with clang too
 endif
 
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
@@ -127,7 +134,10 @@ $(SANBUILD)/kvmsbox: $(CLI_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox
 $(SANBUILD)/kvmsbox-import: $(IMPORTER_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD)/libkvmsbox.a
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(IMPORT_LIBS)
-san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import ## build/san: the programs with ASan, UBSan and lock-order checks
+$(SANBUILD)/kvmsbox-serve: $(SERVER_OBJS:$(BUILD)/%=$(SANBUILD)/%)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(SERVE_LIBS)
+san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import $(SANBUILD)/kvmsbox-serve ## build/san: the programs with ASan, UBSan and lock-order checks
 endif
 UNIT_PLAIN = kvm_platform ptrace_platform systrap_platform
 UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
@@ -179,6 +189,7 @@ install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (an
 	install -d $(DESTDIR)$(PREFIX)/libexec/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox-import $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-import
+	install -m 755 $(BUILD)/kvmsbox-serve $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-serve
 	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
 
 -include tools/bench/bench.mk
@@ -193,5 +204,5 @@ help: ## print the targets
 clean: ## remove build/
 	rm -rf build
 
--include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d)
+-include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d) $(SERVER_OBJS:.o=.d)
 .PHONY: all help clean

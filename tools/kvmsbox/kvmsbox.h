@@ -17,6 +17,7 @@ extern bool stdio_was_closed[3];
 /* Each parses argv[1…] (argv[0] is its own name) and returns the exit status. */
 int cmd_exec(int argc, char **argv);
 int cmd_image(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 

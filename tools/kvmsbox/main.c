@@ -16,6 +16,7 @@ static const struct subcommand {
 } subcommands[] = {
 	{"exec", cmd_exec, "run a command from an image in a sandbox"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
+	{"serve", cmd_serve, "serve functions over HTTP, each request in a sandbox"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},
 };
