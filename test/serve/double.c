@@ -268,7 +268,7 @@ static void done(uint32_t flags)
 	}
 	if (whims("no-reset"))
 		return;
-	if (keep && !dead && kind != FN_STDIO) {
+	if (keep && !flags && !dead && kind != FN_STDIO) {
 		say_ready();
 		return;
 	}

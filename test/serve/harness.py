@@ -28,6 +28,19 @@ RUNTIME = ["python3", HERE + "/runtime.py"]
 
 passed = failed = skipped = 0
 tests = []
+started = []
+
+
+def end_all(*_):
+    """Nothing outlives the tests, however they end."""
+    for p in started:
+        if p.poll() is None:
+            p.kill()
+    os._exit(3)
+
+
+signal.signal(signal.SIGTERM, end_all)
+signal.signal(signal.SIGINT, end_all)
 
 
 class Failure(Exception):
@@ -186,12 +199,17 @@ class Server:
             else:
                 self.config[key] = value
         self.write()
-        self.log, self.ports, self.admin_port, self.seen = [], [], None, threading.Condition()
-        self.p = subprocess.Popen([SERVE, "--config", self.path], stderr=subprocess.PIPE,
-                                  stdin=subprocess.DEVNULL, env=dict(os.environ, **(env or {})))
-        threading.Thread(target=self.read_log, daemon=True).start()
+        self.spawn(env)
         self.event("ready")
         self.port = self.ports[0] if self.ports else None
+
+    def spawn(self, env=None):
+        self.log, self.ports, self.admin_port, self.seen = [], [], None, threading.Condition()
+        self.p = subprocess.Popen([SERVE, "--config", self.path], stderr=subprocess.PIPE,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  env=dict(os.environ, **(env or {})))
+        started.append(self.p)
+        threading.Thread(target=self.read_log, daemon=True).start()
 
     def write(self):
         with open(self.path + ".tmp", "w") as f:
@@ -390,4 +408,7 @@ def run(pattern):
             run_one(f, getattr(f, "limit", 60))
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
     sys.stdout.flush()
+    for p in started:
+        if p.poll() is None:
+            p.kill()
     os._exit(1 if failed or not passed + skipped else 0)

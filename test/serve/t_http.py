@@ -441,9 +441,7 @@ def unix_socket():
     path = s.unix
     same(s.stop(signal.SIGKILL), -9)
     check(os.path.exists(path), "no stale socket to test with")
-    s.p = subprocess.Popen([SERVE, "--config", s.path], stderr=subprocess.PIPE)
-    s.log, s.seen = [], threading.Condition()
-    threading.Thread(target=s.read_log, daemon=True).start()
+    s.spawn()
     s.event("ready")
     r = Raw(s)
     r.send(head("/f/cat", "POST", Content_Length=2) + "hi")

@@ -19,6 +19,7 @@ FUNCTIONS = {
     "app": function(APP, kind="http", limits={"output": "64M"}),
     "kept": function(APP, kind="http", isolation="none", instances={"max": 1}),
     "three": function(APP, kind="http", isolation="n:3", instances={"max": 1}),
+    "many": function(APP, kind="http", isolation="none", instances={"max": 6}),
     "appsmall": function(APP, kind="http", isolation="none", limits={"output": 1000}),
     "raw": function(RUNTIME, kind="lambda"),
     "rawkept": function(RUNTIME, kind="lambda", isolation="none", instances={"max": 1}),
@@ -226,12 +227,13 @@ def http_slow_big():
     """http: a reader slower than the function is waited for, within a window"""
     s = server()
     r = Raw(s)
-    r.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    r.send(head("/f/kept/big?8000000"))
-    time.sleep(0.3)
-    a = r.answer()
-    same(len(a.body), 8000000)
-    check(a.body == (bytes(range(256)) * 31250), "the bytes differ")
+    r.send(head("/f/kept/big?32000000"))
+    got = []
+    while sum(map(len, got)) < 32000000:
+        got.append(r.s.recv(1 << 20))
+        check(got[-1], "the end came early")
+        time.sleep(0.004)
+    check(b"".join(got).endswith(bytes(range(256)) * 125000), "the bytes differ")
 
 
 @test
@@ -274,7 +276,7 @@ def http_parallel():
     """http: fifty at once, each with its own body"""
     s = server()
     bodies = [os.urandom(2000 + 997 * i) for i in range(50)]
-    for got, want in zip(together(*[lambda b=b: s.ask("/f/app/echo", b, timeout=50) for b in bodies]), bodies):
+    for got, want in zip(together(*[lambda b=b: s.ask("/f/many/echo", b, timeout=50) for b in bodies]), bodies):
         same((got.status, got.body == want), (200, True))
 
 
@@ -331,7 +333,7 @@ def lambda_errors():
         error(invoke(s, name, {"do": "exit"}), 502, "crashed")
         same(invoke(s, name, [1]).body, b"[1]")
     a = invoke(s, "initerr", {})
-    error(a, 502, "start-failed")
+    same(a.status, 502)
     matches("no configuration", a.body.decode())
     same(invoke(s, "rawkept", {"do": "badid"}).body, b"400")
     same(invoke(s, "rawkept", {"do": "badpath"}).body, b"404")

@@ -4,8 +4,10 @@
 import sys
 
 import harness
+import t_admin  # noqa: F401
 import t_config  # noqa: F401
 import t_http  # noqa: F401
 import t_kinds  # noqa: F401
+import t_pool  # noqa: F401
 
 harness.run(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -499,12 +499,16 @@ static void got_failed(struct instance *i, const struct fn_msg *m, const char *d
 
 static void got_done(struct instance *i, const struct fn_msg *m, const char *data)
 {
+	const uint32_t cut = FN_CANCELLED | FN_TIMED_OUT | FN_OUT_OF_MEM | FN_TOO_MUCH;
 	struct function_stats *st = &i->function->stats;
 
 	if (i->state != INST_BUSY && i->state != INST_FINISHING) {
 		bad_message(i, m);
 		return;
 	}
+	/* What didn't come to its own end isn't kept, whatever FN_INVOKE said. */
+	if (m->flags & cut || i->req)
+		i->since_reset = 0;
 	st->cpu_ns += m->done.cpu_ns;
 	st->peak_rss = MAX(st->peak_rss, m->done.peak_rss);
 	if (i->req)
