@@ -20,6 +20,8 @@ LDLIBS = -lxxhash -lfdt -ljansson
 # What only an import needs is a program of its own, and kvmsbox starts without a dynamic linker.
 IMPORT_LIBS = $(LDLIBS) -larchive -lcrypto -lz
 LOAD_LIBS = -lcurl -lhttp_parser -lssl -lcrypto -ljansson -lm
+# The server, likewise.
+SERVE_LIBS = -ljansson -lhttp_parser -lssl -lcrypto
 STATIC = -static
 # gcc's array-bounds and nonnull checks see the sanitizers' own branches.
 SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
@@ -40,8 +42,9 @@ IMPORT_SRCS = $(addprefix loader/,image_import.c image_build.c image_archive.c i
 	      image_input.c image_path.c) $(wildcard loader/erofs_write*.c)
 IMPORTER_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-import/*.c))
 LOAD_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/kvmsbox-load/*.c))
+SERVER_OBJS = $(patsubst %,$(BUILD)/%.o,$(basename $(wildcard tools/kvmsbox-serve/*.[cS])))
 
-all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load ## build build/kvmsbox (the default)
+all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load $(BUILD)/kvmsbox-serve ## build build/kvmsbox (the default)
 
 $(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
 	@echo "  LD  $@"
@@ -52,8 +55,13 @@ $(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
 $(BUILD)/kvmsbox-load: $(LOAD_OBJS)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LOAD_LIBS)
+
+$(BUILD)/kvmsbox-serve: $(SERVER_OBJS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(SERVE_LIBS)
+$(patsubst %,%/tools/kvmsbox-serve/status.o,$(BUILD) $(BUILD)/clang $(BUILD)/san): tools/kvmsbox-serve/status.html
 # Whoever needs kvmsbox needs what it runs.
-$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load
+$(BUILD)/kvmsbox: | $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load $(BUILD)/kvmsbox-serve
 
 # The kernel's static variables lie together, to be saved and set back (sentry/lib/world.h).
 OBJCOPY ?= objcopy
@@ -125,7 +133,7 @@ $(BUILD)/libkvmsbox.a: $(LIB_OBJS)
 CLANG ?= clang
 ifneq ($(CC),$(CLANG))
 $(eval $(call variant,$(BUILD)/clang,$(CLANG),))
-clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS) $(LOAD_OBJS)) ## compile everything with clang too
+clang: $(patsubst $(BUILD)/%,$(BUILD)/clang/%,$(LIB_OBJS) $(CLI_OBJS) $(IMPORTER_OBJS) $(LOAD_OBJS) $(SERVER_OBJS)) ## compile everything with clang too
 endif
 
 # Unit tests: with ASan and UBSan, but for those of the platforms, whose address spaces ASan's
@@ -146,7 +154,10 @@ $(SANBUILD)/kvmsbox-import: $(IMPORTER_OBJS:$(BUILD)/%=$(SANBUILD)/%) $(SANBUILD
 $(SANBUILD)/kvmsbox-load: $(LOAD_OBJS:$(BUILD)/%=$(SANBUILD)/%)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(LOAD_LIBS)
-san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import $(SANBUILD)/kvmsbox-load ## build/san: the programs with ASan, UBSan and lock-order checks
+$(SANBUILD)/kvmsbox-serve: $(SERVER_OBJS:$(BUILD)/%=$(SANBUILD)/%)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $(SAN_FLAGS) -o $@ $^ $(SERVE_LIBS)
+san: $(SANBUILD)/kvmsbox $(SANBUILD)/kvmsbox-import $(SANBUILD)/kvmsbox-load $(SANBUILD)/kvmsbox-serve ## build/san: the programs with ASan, UBSan and lock-order checks
 endif
 UNIT_PLAIN = kvm_platform ptrace_platform systrap_platform
 UNIT_ALL   = $(patsubst test/unit/%.c,%,$(wildcard test/unit/*.c))
@@ -201,6 +212,7 @@ install: $(BUILD)/kvmsbox ## install the program and its manual under PREFIX (an
 	install -m 755 $(BUILD)/kvmsbox $(DESTDIR)$(PREFIX)/bin/kvmsbox
 	install -m 755 $(BUILD)/kvmsbox-import $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-import
 	install -m 755 $(BUILD)/kvmsbox-load $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-load
+	install -m 755 $(BUILD)/kvmsbox-serve $(DESTDIR)$(PREFIX)/libexec/kvmsbox/kvmsbox-serve
 	install -m 644 docs/kvmsbox.1 $(DESTDIR)$(PREFIX)/share/man/man1/kvmsbox.1
 
 -include tools/bench/bench.mk
@@ -215,5 +227,6 @@ help: ## print the targets
 clean: ## remove build/
 	rm -rf build
 
--include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d) $(LOAD_OBJS:.o=.d)
+-include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(IMPORTER_OBJS:.o=.d) $(LOAD_OBJS:.o=.d) $(SERVER_OBJS:.o=.d)
+
 .PHONY: all help clean

@@ -60,7 +60,10 @@ enum fn_type {
 
 /* Of messages with data. */
 #define FN_END_OF_DATA 1u
-/* Of FN_INVOKE: leave everything as it is after FN_DONE (isolation none, or n not yet reached). */
+/*
+ * Of FN_INVOKE: leave everything as it is after FN_DONE (isolation none, or n not yet reached). Void
+ * if the request didn't come to its own end: cancelled, timed out, killed, or the program has ended.
+ */
 #define FN_KEEP 2u
 /* Of FN_CLOSE. */
 #define FN_RESET 4u

@@ -24,6 +24,7 @@ static const struct subcommand {
 	{"wait", cmd_wait, "wait for its end and print its exit status"},
 	{"rm", cmd_rm, "remove what is left of it"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
+	{"serve", cmd_serve, "serve functions over HTTP, each request in a sandbox"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},
 	{"invoke", cmd_invoke, "call a function of kvmsbox serve"},
 	{"load", cmd_load, "send a server many requests and tell how fast it answers"},

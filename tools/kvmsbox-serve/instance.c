@@ -1,0 +1,893 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * STARTING -> (SNAPSHOT ->) READY -> BUSY -> (FINISHING ->) RESETTING -> READY …, and ENDING from
+ * any of them. The other end is not trusted: a message that has no place in the state it comes in
+ * costs the instance its life, and its request an error.
+ */
+#include "tools/kvmsbox-serve/instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sentry/lib/err.h"
+#include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/request.h"
+
+#define MAX_LINE    4096
+#define MAX_PACKETS 4096
+#define MAX_BATCH   32 /* messages of one instance before the others' turn */
+
+struct packet {
+	struct list_head node;
+	int fd;
+	size_t len;
+	char data[];
+};
+
+static uint64_t numbers;
+static uint64_t blank_retry_at;
+
+const char *instance_state_name(enum instance_state s)
+{
+	static const char *const names[] = {"blank", "starting", "snapshot", "ready",
+					    "busy",  "finishing", "resetting", "ending"};
+
+	return names[s];
+}
+
+static bool is_starting(enum instance_state s)
+{
+	return s == INST_STARTING || s == INST_SNAPSHOT;
+}
+
+static void log_instance(struct instance *i, enum log_level level, const char *event,
+			 const char *why)
+{
+	struct log_line l;
+
+	if (!log_begin(&l, level, event))
+		return;
+	if (i->function) {
+		log_str(&l, "tenant", i->function->tenant->config->name);
+		log_str(&l, "function", i->function->config->name);
+	}
+	log_uint(&l, "instance", i->number);
+	log_uint(&l, "pid", (uint64_t)i->pid);
+	log_str(&l, "state", instance_state_name(i->state));
+	log_str(&l, "why", why);
+	log_end(&l);
+}
+
+/* Keeps the counts right; the only place that changes the state. */
+static void set_state(struct instance *i, enum instance_state s)
+{
+	struct function *f = i->function;
+
+	if (is_starting(i->state) && !is_starting(s)) {
+		server.starting--;
+		if (i->current)
+			f->starting--;
+	}
+	if (i->state == INST_READY && !list_empty(&i->in_ready)) {
+		list_del(&i->in_ready);
+		if (i->current)
+			f->nready--;
+	}
+	if (s == INST_ENDING) {
+		server.instances--;
+		if (f)
+			f->tenant->instances--;
+		else
+			server.nblanks--;
+		if (i->current)
+			f->live--;
+		i->current = false;
+	}
+	i->state = s;
+	i->since = loop_now();
+}
+
+static void free_packets(struct instance *i)
+{
+	struct packet *p, *tmp;
+
+	list_for_each_entry_safe(p, tmp, &i->out, node)
+	{
+		if (p->fd >= 0)
+			close(p->fd);
+		free(p);
+	}
+	list_init(&i->out);
+	i->nout = 0;
+}
+
+static void instance_free(struct work *w)
+{
+	struct instance *i = container_of(w, struct instance, free_work);
+	struct function *f = i->function;
+
+	list_del(&i->node);
+	function_config_put(i->config);
+	buf_fini(&i->line);
+	buf_fini(&i->own_line);
+	free(i->last_words);
+	free(i);
+	if (f)
+		function_put_if_unused(f);
+}
+
+static void close_channel(struct instance *i)
+{
+	int fd = i->channel.fd;
+
+	if (fd < 0)
+		return;
+	watch_del(&i->channel);
+	close(fd);
+	free_packets(i);
+}
+
+static void set_events(struct instance *i)
+{
+	watch_set(&i->channel, (i->paused ? 0 : EPOLLIN) | (i->nout ? EPOLLOUT : 0));
+}
+
+void instance_pause(struct instance *i, bool pause)
+{
+	/* Behind a closed end there is only what is buffered, and that's little. */
+	i->paused = pause && !i->lost;
+	set_events(i);
+}
+
+static ssize_t send_packet(struct instance *i, const struct iovec *iov, size_t n, int fd)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
+	ssize_t sent;
+
+	if (fd >= 0) {
+		msg.msg_control = control.space;
+		msg.msg_controllen = sizeof(control.space);
+		CMSG_FIRSTHDR(&msg)->cmsg_level = SOL_SOCKET;
+		CMSG_FIRSTHDR(&msg)->cmsg_type = SCM_RIGHTS;
+		CMSG_FIRSTHDR(&msg)->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof(fd));
+	}
+	do
+		sent = sendmsg(i->channel.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (sent < 0 && errno == EINTR);
+	if (sent < 0 && (errno == ENOBUFS || errno == ENOMEM))
+		return -EAGAIN;
+	return sent < 0 ? -errno : sent;
+}
+
+static void queue_packet(struct instance *i, const struct fn_msg *m, const void *data, size_t n,
+			 int fd)
+{
+	struct packet *p = malloc(sizeof(*p) + sizeof(*m) + n);
+
+	if (!p || i->nout >= MAX_PACKETS) {
+		/* Not from here: whoever sends still looks at the instance. */
+		free(p);
+		i->stuck = true;
+		timer_set(&i->timer, loop_now());
+		return;
+	}
+	p->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 16) : -1;
+	p->len = sizeof(*m) + n;
+	memcpy(p->data, m, sizeof(*m));
+	if (n)
+		memcpy(p->data + sizeof(*m), data, n);
+	list_add_tail(&p->node, &i->out);
+	i->nout++;
+	set_events(i);
+}
+
+void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n, int fd)
+{
+	struct fn_msg copy = *m;
+	struct iovec iov[2] = {{&copy, sizeof(copy)}, {(void *)(uintptr_t)data, n}};
+	ssize_t sent = -EAGAIN;
+
+	if (i->channel.fd < 0)
+		return;
+	copy.len = (uint32_t)n;
+	if (!i->nout)
+		sent = send_packet(i, iov, n ? 2 : 1, fd);
+	/* Other errors: the channel is closed, and its watch says so. */
+	if (sent == -EAGAIN)
+		queue_packet(i, &copy, data, n, fd);
+}
+
+static void send_type(struct instance *i, enum fn_type type)
+{
+	struct fn_msg m = {.type = type};
+
+	instance_send(i, &m, NULL, 0, -1);
+}
+
+static void flush_packets(struct instance *i)
+{
+	struct packet *p;
+	struct iovec iov;
+
+	while (!list_empty(&i->out)) {
+		p = list_first_entry(&i->out, struct packet, node);
+		iov = (struct iovec){p->data, p->len};
+		if (send_packet(i, &iov, 1, p->fd) == -EAGAIN)
+			return;
+		list_del(&p->node);
+		i->nout--;
+		if (p->fd >= 0)
+			close(p->fd);
+		free(p);
+	}
+	set_events(i);
+	if (i->kind && i->kind->writable)
+		i->kind->writable(i);
+	if (i->state == INST_BUSY && i->req && i->kind->body)
+		i->kind->body(i, i->req);
+}
+
+/* Lines of @data, and what an earlier piece left, each to @emit. */
+static void split_lines(struct instance *i, struct buf *b, const char *data, size_t n,
+			void (*emit)(struct instance *i, const char *line, size_t n))
+{
+	while (n) {
+		const char *end = memchr(data, '\n', n);
+		size_t piece = end ? (size_t)(end - data) : n;
+
+		piece = MIN(piece, MAX_LINE - b->len);
+		buf_append(b, data, piece);
+		data += piece;
+		n -= piece;
+		if (n && *data == '\n') {
+			data++;
+			n--;
+		} else if (b->len < MAX_LINE) {
+			return;
+		}
+		emit(i, buf_data(b), b->len);
+		buf_clear(b);
+	}
+}
+
+static void emit_stderr(struct instance *i, const char *line, size_t n)
+{
+	struct function *f = i->function;
+	struct log_line l;
+
+	if (!f || !f->log_lines) {
+		if (f)
+			f->lines_dropped++;
+		return;
+	}
+	f->log_lines--;
+	if (!log_begin(&l, LOG_INFO, "stderr"))
+		return;
+	log_str(&l, "tenant", f->tenant->config->name);
+	log_str(&l, "function", f->config->name);
+	log_uint(&l, "instance", i->number);
+	if (i->request_id[0])
+		log_str(&l, "request_id", i->request_id);
+	log_bytes(&l, "line", line, n);
+	log_end(&l);
+}
+
+/* The process itself, not the function in it: what it complains about explains its end. */
+static void emit_own(struct instance *i, const char *line, size_t n)
+{
+	struct log_line l;
+
+	if (!n)
+		return;
+	free(i->last_words);
+	i->last_words = strndup(line, n);
+	if (i->function && !i->function->log_lines)
+		return;
+	if (!log_begin(&l, LOG_WARN, "instance_says"))
+		return;
+	if (i->function) {
+		i->function->log_lines--;
+		log_str(&l, "function", i->function->config->name);
+	}
+	log_uint(&l, "instance", i->number);
+	log_bytes(&l, "line", line, n);
+	log_end(&l);
+}
+
+static void close_errors(struct instance *i)
+{
+	int fd = i->errors.fd;
+
+	if (fd < 0)
+		return;
+	watch_del(&i->errors);
+	close(fd);
+}
+
+static void read_errors(struct instance *i)
+{
+	char data[4096];
+	ssize_t n = -1;
+
+	for (int k = 0; i->errors.fd >= 0 && k < 16; k++) {
+		n = read(i->errors.fd, data, sizeof(data));
+		if (n <= 0)
+			break;
+		split_lines(i, &i->own_line, data, (size_t)n, emit_own);
+	}
+	if (n == 0)
+		close_errors(i);
+}
+
+static void errors_ready(struct watch *w, uint32_t events)
+{
+	struct instance *i = container_of(w, struct instance, errors);
+	char data[4096];
+	ssize_t n = read(w->fd, data, sizeof(data));
+
+	if (n > 0) {
+		split_lines(i, &i->own_line, data, (size_t)n, emit_own);
+	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+		close_errors(i);
+	}
+}
+
+static void drop_request_state(struct instance *i, bool all)
+{
+	if (i->kind && i->kind->reset)
+		i->kind->reset(i, all);
+}
+
+void instance_end(struct instance *i)
+{
+	if (i->state == INST_ENDING)
+		return;
+	drop_request_state(i, true);
+	set_state(i, INST_ENDING);
+	close_channel(i);
+	pool_lost(i);
+	timer_set(&i->timer, loop_now() + server.config->timeouts.kill);
+}
+
+static void kill_process(struct instance *i)
+{
+	pidfd_send_signal(i->pidfd, SIGKILL, NULL, 0);
+}
+
+void instance_kill(struct instance *i, const char *why)
+{
+	bool was_starting = is_starting(i->state);
+
+	if (i->state == INST_ENDING)
+		return;
+	log_instance(i, LOG_WARN, "instance_killed", why);
+	if (i->function)
+		i->function->stats.killed++;
+	if (i->req)
+		response_fail(i->req, 502, OUT_CRASHED, "crashed", "the function's sandbox failed");
+	kill_process(i);
+	if (was_starting)
+		pool_start_failed(i, why);
+	instance_end(i);
+}
+
+static void bad_message(struct instance *i, const struct fn_msg *m)
+{
+	char why[96];
+
+	snprintf(why, sizeof(why), "protocol: message %u in state %s", m->type,
+		 instance_state_name(i->state));
+	instance_kill(i, why);
+}
+
+static void become_ready(struct instance *i)
+{
+	timer_del(&i->timer);
+	set_state(i, INST_READY);
+	pool_ready(i);
+}
+
+static void count_start(struct instance *i, uint64_t took)
+{
+	struct function *f = i->function;
+
+	f->failures = 0;
+	f->retry_at = 0;
+	free(f->failure);
+	f->failure = NULL;
+	f->average_start = f->average_start ? (3 * f->average_start + took) / 4 : took;
+	if (i->cold) {
+		f->stats.starts_cold++;
+		histogram_add(&f->stats.start_cold, took);
+	} else {
+		/* What a cold start took says nothing about the next ones. */
+		if (!f->stats.starts_warm)
+			f->average_start = took;
+		f->stats.starts_warm++;
+		histogram_add(&f->stats.start_warm, took);
+	}
+}
+
+static void got_ready(struct instance *i, const struct fn_msg *m)
+{
+	struct function *f = i->function;
+	bool first = i->state == INST_STARTING;
+
+	if ((!first && i->state != INST_RESETTING) || m->ready.version != FN_VERSION ||
+	    m->ready.kind != (uint32_t)i->config->kind) {
+		bad_message(i, m);
+		return;
+	}
+	i->port = (uint16_t)m->ready.port;
+	i->resident = m->ready.resident;
+	pool_count_memory(i, MAX(i->resident, i->pss));
+	if (i->resident)
+		f->typical_memory = f->typical_memory ? (3 * f->typical_memory + i->resident) / 4
+						      : i->resident;
+	if (!first) {
+		f->stats.resets++;
+		f->stats.dirtied_pages += m->ready.dirtied;
+		histogram_add(&f->stats.reset, loop_now() - i->since);
+		become_ready(i);
+		return;
+	}
+	if (i->current)
+		count_start(i, loop_now() - i->started);
+	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 && !f->snapshot_failed) {
+		set_state(i, INST_SNAPSHOT);
+		timer_set(&i->timer, loop_now() + i->config->limits.start);
+		send_type(i, FN_SNAPSHOT);
+		return;
+	}
+	become_ready(i);
+}
+
+/* Without the seals somebody could change under every clone what it runs. */
+static bool is_sealed(int fd)
+{
+	int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE, seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & want) == want;
+}
+
+static void got_image(struct instance *i, const struct fn_msg *m, int *fd)
+{
+	if (i->state != INST_SNAPSHOT || *fd < 0 || !is_sealed(*fd)) {
+		bad_message(i, m);
+		return;
+	}
+	pool_image(i, *fd);
+	*fd = -1;
+	become_ready(i);
+}
+
+static void got_failed(struct instance *i, const struct fn_msg *m, const char *data)
+{
+	char why[512];
+
+	snprintf(why, sizeof(why), "%.*s", (int)MIN(m->len, 500U), data);
+	why[strcspn(why, "\n")] = 0;
+	if (i->state == INST_SNAPSHOT) {
+		log_instance(i, LOG_WARN, "snapshot_failed", why);
+		i->function->snapshot_failed = true;
+		become_ready(i);
+		return;
+	}
+	if (i->state != INST_STARTING) {
+		bad_message(i, m);
+		return;
+	}
+	pool_start_failed(i, why);
+	instance_end(i);
+}
+
+static void got_done(struct instance *i, const struct fn_msg *m, const char *data)
+{
+	const uint32_t cut = FN_CANCELLED | FN_TIMED_OUT | FN_OUT_OF_MEM | FN_TOO_MUCH;
+	struct function_stats *st = &i->function->stats;
+
+	if (i->state != INST_BUSY && i->state != INST_FINISHING) {
+		bad_message(i, m);
+		return;
+	}
+	/* What didn't come to its own end isn't kept, whatever FN_INVOKE said. */
+	if (m->flags & cut || i->req)
+		i->since_reset = 0;
+	st->cpu_ns += m->done.cpu_ns;
+	st->peak_rss = MAX(st->peak_rss, m->done.peak_rss);
+	if (i->req)
+		i->kind->done(i, i->req, m, data);
+	if (i->state == INST_ENDING)
+		return;
+	drop_request_state(i, !i->since_reset);
+	if (m->flags & FN_NOT_READY) {
+		instance_end(i);
+		return;
+	}
+	instance_pause(i, false);
+	set_state(i, INST_RESETTING);
+	timer_set(&i->timer, loop_now() + i->config->limits.start);
+}
+
+/* What only the kind understands. Behind the end of a request the rest of its bytes may come. */
+static void got_other(struct instance *i, const struct fn_msg *m, const char *data)
+{
+	if (m->type == FN_STDERR) {
+		split_lines(i, &i->line, data, m->len, emit_stderr);
+		return;
+	}
+	switch (m->type) {
+	case FN_STDOUT:
+	case FN_OPEN:
+	case FN_DATA:
+	case FN_CLOSE:
+	case FN_WINDOW:
+		if (i->kind->message(i, m, data))
+			bad_message(i, m);
+		return;
+	default:
+		bad_message(i, m);
+	}
+}
+
+static void dispatch(struct instance *i, const struct fn_msg *m, const char *data, int *fd)
+{
+	if (!i->function) {
+		bad_message(i, m);
+		return;
+	}
+	switch (m->type) {
+	case FN_READY:
+		got_ready(i, m);
+		break;
+	case FN_IMAGE:
+		got_image(i, m, fd);
+		break;
+	case FN_FAILED:
+		got_failed(i, m, data);
+		break;
+	case FN_DONE:
+		got_done(i, m, data);
+		break;
+	default:
+		got_other(i, m, data);
+	}
+}
+
+/* Takes the descriptor out of a message; closes more than one. */
+static int take_fd(struct msghdr *msg)
+{
+	struct cmsghdr *c;
+	int fd = -1, fds[8];
+	size_t n;
+
+	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), ARRAY_SIZE(fds));
+		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+		for (size_t k = 0; k < n; k++) {
+			if (fd < 0)
+				fd = fds[k];
+			else
+				close(fds[k]);
+		}
+	}
+	return fd;
+}
+
+/* One message. 1: there was one; 0: the end; -EAGAIN. */
+static int receive(struct instance *i)
+{
+	static char data[FN_DATA_MAX + 1];
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(8 * sizeof(int))];
+	} control;
+	struct fn_msg m;
+	struct iovec iov[2] = {{&m, sizeof(m)}, {data, sizeof(data)}};
+	struct msghdr msg = {.msg_iov = iov,
+			     .msg_iovlen = 2,
+			     .msg_control = control.space,
+			     .msg_controllen = sizeof(control.space)};
+	ssize_t n = recvmsg(i->channel.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	int fd;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
+	if (n == 0)
+		return 0;
+	fd = take_fd(&msg);
+	if ((size_t)n < sizeof(m) || m.len != (size_t)n - sizeof(m) || m.len > FN_DATA_MAX ||
+	    msg.msg_flags & MSG_TRUNC)
+		instance_kill(i, "protocol: a message of the wrong size");
+	else
+		dispatch(i, &m, data, &fd);
+	if (fd >= 0)
+		close(fd);
+	return 1;
+}
+
+/* The sandbox closed its end, or died. Its last words come first: the process's end tells more. */
+static void channel_lost(struct instance *i)
+{
+	i->lost = true;
+	close_channel(i);
+	read_errors(i);
+	if (i->req)
+		response_fail(i->req, 502, OUT_CRASHED, "crashed", "the function's sandbox ended");
+	timer_set(&i->timer, loop_now() + server.config->timeouts.kill);
+}
+
+static void read_channel(struct instance *i, int max)
+{
+	int ret = 1;
+
+	for (int k = 0; k < max && ret > 0 && i->channel.fd >= 0 && !i->paused; k++)
+		ret = receive(i);
+	if (!ret && i->channel.fd >= 0)
+		channel_lost(i);
+}
+
+static void channel_ready(struct watch *w, uint32_t events)
+{
+	struct instance *i = container_of(w, struct instance, channel);
+
+	if (events & (EPOLLHUP | EPOLLERR)) {
+		i->lost = true;
+		i->paused = false;
+	}
+	if (events & EPOLLOUT)
+		flush_packets(i);
+	read_channel(i, MAX_BATCH);
+}
+
+static void describe_end(const siginfo_t *si, char *text, size_t n)
+{
+	if (si->si_code == CLD_EXITED)
+		snprintf(text, n, "it exited with status %d", si->si_status);
+	else
+		snprintf(text, n, "it was killed by signal %d", si->si_status);
+}
+
+static void process_died(struct watch *w, uint32_t events)
+{
+	struct instance *i = container_of(w, struct instance, death);
+	siginfo_t si = {0};
+	char how[64];
+
+	if (waitid(P_PIDFD, (id_t)i->pidfd, &si, WEXITED | WNOHANG) || !si.si_pid)
+		return;
+	i->lost = true;
+	i->paused = false;
+	/* What it said before it died still counts; there is no more than fits the socket. */
+	read_channel(i, 4096);
+	read_errors(i);
+	describe_end(&si, how, sizeof(how));
+	if (i->state != INST_ENDING) {
+		bool was_starting = is_starting(i->state);
+
+		log_instance(i, LOG_WARN, "instance_died", how);
+		if (i->req)
+			response_fail(i->req, 502, OUT_CRASHED, "crashed",
+				      "the function's sandbox ended: %s", how);
+		if (was_starting)
+			pool_start_failed(i, i->last_words ?: how);
+		if (!i->function)
+			blank_retry_at = loop_now() + SEC;
+		instance_end(i);
+	}
+	timer_del(&i->timer);
+	watch_del(&i->death);
+	close(i->pidfd);
+	close_errors(i);
+	server.processes--;
+	work_add(&i->free_work);
+	if (server.stopping)
+		pool_kick();
+}
+
+static void instance_timeout(struct timer *t)
+{
+	struct instance *i = container_of(t, struct instance, timer);
+	char why[96];
+
+	if (i->state == INST_ENDING) {
+		kill_process(i);
+		return;
+	}
+	if (i->state == INST_SNAPSHOT)
+		i->function->snapshot_failed = true;
+	if (i->lost)
+		snprintf(why, sizeof(why), "it closed its channel");
+	else if (i->stuck)
+		snprintf(why, sizeof(why), "it doesn't read what it is sent");
+	else
+		snprintf(why, sizeof(why), "still %s after %llu ms", instance_state_name(i->state),
+			 (unsigned long long)((loop_now() - i->since) / MSEC));
+	instance_kill(i, why);
+}
+
+/* The process is there: an instance in the state STARTING or BLANK. NULL: no memory, it is killed. */
+static struct instance *instance_new(const struct spawned *s, enum instance_state state)
+{
+	struct instance *i = calloc(1, sizeof(*i));
+
+	if (!i)
+		return NULL;
+	i->number = ++numbers;
+	i->pid = s->pid;
+	i->pidfd = s->pidfd;
+	i->channel = (struct watch){.ready = channel_ready, .fd = -1};
+	i->death = (struct watch){.ready = process_died, .fd = -1};
+	i->errors = (struct watch){.ready = errors_ready, .fd = -1};
+	i->timer.fire = instance_timeout;
+	work_init(&i->free_work, instance_free);
+	list_init(&i->node);
+	list_init(&i->in_ready);
+	list_init(&i->out);
+	list_init(&i->streams);
+	i->state = state;
+	i->started = i->since = loop_now();
+	if (watch_add(&i->channel, s->channel, EPOLLIN) || watch_add(&i->death, s->pidfd, EPOLLIN) ||
+	    watch_add(&i->errors, s->errors, EPOLLIN)) {
+		watch_del(&i->channel);
+		watch_del(&i->death);
+		free(i);
+		return NULL;
+	}
+	server.instances++;
+	server.processes++;
+	return i;
+}
+
+static void give_up(const struct spawned *s)
+{
+	pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
+	waitid(P_PIDFD, (id_t)s->pidfd, NULL, WEXITED);
+	close(s->pidfd);
+	close(s->channel);
+	close(s->errors);
+}
+
+static void join_function(struct instance *i, struct function *f)
+{
+	static const struct kind_ops *const kinds[] = {
+		[FN_STDIO] = &kind_stdio, [FN_HTTP] = &kind_http, [FN_LAMBDA] = &kind_lambda};
+
+	i->function = f;
+	i->config = function_config_get(f->config);
+	i->kind = kinds[f->config->kind];
+	i->version = f->version;
+	i->current = true;
+	list_add_tail(&i->node, &f->instances);
+	f->live++;
+	f->starting++;
+	f->tenant->instances++;
+	server.starting++;
+	timer_set(&i->timer, loop_now() + f->config->limits.start);
+}
+
+/* A blank that becomes one of @f: it is told what. NULL: there is none. */
+static struct instance *take_blank(struct function *f)
+{
+	struct fn_msg m = {.type = FN_IMAGE};
+	struct instance *i;
+
+	if (list_empty(&server.blanks) || f->image_fd < 0)
+		return NULL;
+	i = list_first_entry(&server.blanks, struct instance, node);
+	list_del(&i->node);
+	server.nblanks--;
+	i->state = INST_STARTING;
+	i->started = i->since = loop_now();
+	join_function(i, f);
+	instance_send(i, &m, NULL, 0, f->image_fd);
+	server.blank_starts++;
+	return i;
+}
+
+struct instance *instance_start(struct function *f)
+{
+	struct instance *i = take_blank(f);
+	bool cold = f->image_fd < 0;
+	struct spawned s;
+	int err;
+
+	if (i)
+		return i;
+	err = cold ? spawn_cold(f->config, &s) : spawn_restore(f->image_fd, &s);
+	if (err)
+		return ERR_PTR(err);
+	i = instance_new(&s, INST_STARTING);
+	if (!i) {
+		give_up(&s);
+		return ERR_PTR(-ENOMEM);
+	}
+	i->cold = cold;
+	join_function(i, f);
+	log_instance(i, LOG_DEBUG, "instance_started", cold ? "cold" : "restored");
+	return i;
+}
+
+int instance_start_blank(void)
+{
+	struct instance *i;
+	struct spawned s;
+	int err;
+
+	if (loop_now() < blank_retry_at)
+		return -EAGAIN;
+	err = spawn_restore(-1, &s);
+	if (err) {
+		blank_retry_at = loop_now() + SEC;
+		return err;
+	}
+	i = instance_new(&s, INST_BLANK);
+	if (!i) {
+		give_up(&s);
+		return -ENOMEM;
+	}
+	list_add_tail(&i->node, &server.blanks);
+	server.nblanks++;
+	return 0;
+}
+
+void instance_run(struct instance *i, struct request *r)
+{
+	set_state(i, INST_BUSY);
+	timer_del(&i->timer);
+	i->req = r;
+	memcpy(i->request_id, r->id, sizeof(i->request_id));
+	r->cold = !i->requests && i->cold;
+	r->fresh = !i->requests && !i->cold;
+	i->requests++;
+	i->kind->invoke(i, r);
+}
+
+void instance_invoke(struct instance *i, struct request *r, const void *data, size_t n,
+		     uint32_t flags)
+{
+	struct fn_msg m = {.type = FN_INVOKE, .flags = flags};
+	uint64_t now = loop_clock();
+
+	m.invoke.id = r->number;
+	m.invoke.deadline_ns = r->deadline > now ? r->deadline - now : 1;
+	m.invoke.max_output = i->config->limits.output;
+	if (getrandom(m.invoke.entropy, sizeof(m.invoke.entropy), 0) != sizeof(m.invoke.entropy)) {
+		instance_kill(i, "no randomness from the host");
+		return;
+	}
+	if (++i->since_reset < i->config->keep)
+		m.flags |= FN_KEEP;
+	else
+		i->since_reset = 0;
+	instance_send(i, &m, data, n, -1);
+	explicit_bzero(&m, sizeof(m));
+}
+
+void instance_finish(struct instance *i, bool cancel)
+{
+	if (i->state != INST_BUSY)
+		return;
+	instance_pause(i, false);
+	set_state(i, INST_FINISHING);
+	timer_set(&i->timer, loop_now() + server.config->timeouts.kill);
+	send_type(i, cancel ? FN_CANCEL : FN_FINISH);
+}
