@@ -10,7 +10,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "loader/vdso.h"
@@ -554,59 +553,34 @@ int snapshot_resume(struct kernel *k)
 	return 0;
 }
 
-static uint64_t tick(uint64_t *last)
-{
-	struct timespec ts;
-	uint64_t now, d;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-	d = now - *last;
-	*last = now;
-	return d / 1000;
-}
-
 int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 {
-	uint64_t last, t[10];
 
 	struct phys_region regions[NR_REGIONS];
 	struct physmem_rewound frames;
 	int err;
 
 	*r = (struct snapshot_rewound){0};
-	tick(&last);
 	err = freezer_stop(k, true, FREEZE_MS);
 	if (err)
 		return err;
-	t[0] = tick(&last);
 	freezer_discard();
-	t[1] = tick(&last);
 	world_hold();
 	poller_forget();
 	platform_rewind(k->platform);
 	hostfd_rewind();
-	t[2] = tick(&last);
 	for (size_t i = 0; i < snap.nr_mms; i++)
 		r->entries += mm_rewind(snap.mms[i]);
-	t[3] = tick(&last);
 	physmem_rewind(&frames);
-	t[4] = tick(&last);
 	r->frames = frames.copied;
 	r->looked = frames.looked;
 	r->zeroed = frames.zeroed;
 	kernel_regions(regions);
 	err = restore_kernel(regions, &r->kernel_pages);
-	t[5] = tick(&last);
 	physmem_rewind_done();
 	snapshot_load_contexts(snapshot_frozen);
 	world_release();
 	ktimer_resync();
-	t[6] = tick(&last);
-	log_debug("rewind: stop %lu discard %lu platform %lu tables %lu (%zu) ram %lu (%zu of %zu, "
-		  "zeroed %zu) kernel %lu (%zu) load %lu",
-		  t[0], t[1], t[2], t[3], r->entries, t[4], frames.copied, frames.looked,
-		  frames.zeroed, t[5], r->kernel_pages, t[6]);
 	return err;
 }
 

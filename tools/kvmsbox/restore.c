@@ -6,26 +6,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "sentry/boot.h"
+#include "sentry/fnchan.h"
 #include "tools/kvmsbox/kvmsbox.h"
 
 #define POLL_AUTO_PERCENT 10
 
 static const struct option options[] = {
-	{"channel", required_argument, NULL, 'c'},
-	{"image-fd", required_argument, NULL, 'i'},
-	{"platform", required_argument, NULL, 'p'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
+	{"channel", required_argument, NULL, 'c'}, {"image-fd", required_argument, NULL, 'i'},
+	{"blank", no_argument, NULL, 'b'},	   {"platform", required_argument, NULL, 'p'},
+	{"help", no_argument, NULL, 'h'},	   {0},
 };
 
 static void usage(void)
 {
-	printf("usage: kvmsbox restore --image-fd FD --channel FD [--platform NAME]\n\n"
+	printf("usage: kvmsbox restore --image-fd FD|--blank --channel FD [--platform NAME]\n\n"
 	       "Becomes the sandbox whose snapshot descriptor FD holds, and serves requests that "
 	       "come\n"
-	       "over the channel. kvmsbox serve starts it.\n");
+	       "over the channel; with --blank the descriptor comes over the channel, too, when "
+	       "it\n"
+	       "is wanted. kvmsbox serve starts it.\n");
 }
 
 static int parse_fd(const char *option, const char *arg, int *fd)
@@ -41,10 +43,36 @@ static int parse_fd(const char *option, const char *arg, int *fd)
 	return 0;
 }
 
+/* Waits until the server says what this process is to become. -1: never. */
+static int wait_for_image(int channel)
+{
+	struct fn_msg m;
+	struct iovec iov = {&m, sizeof(m)};
+	union {
+		struct cmsghdr h;
+		uint8_t space[CMSG_SPACE(sizeof(int))];
+	} c;
+	struct msghdr h = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof(c)};
+	struct cmsghdr *cm;
+	ssize_t n;
+	int fd;
+
+	do {
+		n = recvmsg(channel, &h, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	cm = n == (ssize_t)sizeof(m) && m.type == FN_IMAGE ? CMSG_FIRSTHDR(&h) : NULL;
+	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof(int)))
+		return -1;
+	memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
+	return fd;
+}
+
 int cmd_restore(int argc, char **argv)
 {
 	const char *platform = NULL;
 	int opt, image = -1, channel = -1, err = 0;
+	bool blank = false;
 	struct boot_result result;
 
 	opterr = 0;
@@ -59,6 +87,9 @@ int cmd_restore(int argc, char **argv)
 		case 'p':
 			platform = optarg;
 			break;
+		case 'b':
+			blank = true;
+			break;
 		case 'h':
 			usage();
 			return 0;
@@ -70,8 +101,13 @@ int cmd_restore(int argc, char **argv)
 	}
 	if (err)
 		return err;
-	if (image < 0 || channel < 0)
-		return complain("restore: --image-fd and --channel are needed");
+	if ((image < 0) == !blank || channel < 0)
+		return complain("restore: --channel and one of --image-fd and --blank are needed");
+	if (blank) {
+		image = wait_for_image(channel);
+		if (image < 0)
+			return 0;
+	}
 	sentry_restore(image, channel, platform, POLL_AUTO_PERCENT, &result);
 	if (result.error[0])
 		complain("restore: %s", result.error);
