@@ -5,8 +5,8 @@
  * no way out of the sandbox.
  *
  * A stream is one end of a TCP connection that belongs to the sentry and not to a task. The other
- * end is an ordinary socket of a program. Nothing here waits: what can't be done now is -EAGAIN, and
- * the stream's queue announces when it can.
+ * end is an ordinary socket of a program. Nothing here waits: what can't be done now is -EAGAIN,
+ * and the stream's queue announces when it can.
  */
 #ifndef SENTRY_SOCKET_INET_H
 #define SENTRY_SOCKET_INET_H

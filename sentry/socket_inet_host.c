@@ -208,6 +208,17 @@ static bool holds_listener(struct task *t, struct net_ns *net, uint16_t port)
 	return found;
 }
 
+/* A thread of @tg that hasn't ended, with a reference, or NULL. tasklist held. */
+static struct task *live_thread(struct thread_group *tg)
+{
+	struct task *t;
+
+	list_for_each_entry (t, &tg->threads, tg_node)
+		if (!t->exiting)
+			return task_get(t);
+	return NULL;
+}
+
 size_t inet_listener_pids(struct kernel *k, struct net_ns *net, uint16_t port, pid_t *pids,
 			  size_t max)
 {
@@ -221,10 +232,9 @@ size_t inet_listener_pids(struct kernel *k, struct net_ns *net, uint16_t port, p
 		while (radix_next(&k->root_pid_ns->numbers, &nr, &value)) {
 			struct pid *pid = (void *)(uintptr_t)value;
 
-			if (pid->tg && pid->tg->leader) {
-				t = task_get(pid->tg->leader);
+			t = pid->tg ? live_thread(pid->tg) : NULL;
+			if (t)
 				break;
-			}
 			nr++;
 		}
 		mutex_unlock(&k->tasklist);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * AF_INET and AF_INET6, from inside: socket_inet.c (the families, addresses), socket_inet_port.c
- * (ports), socket_inet_tcp.c (connections), socket_inet_tcp_data.c (their bytes), socket_inet_udp.c,
- * socket_inet_opt.c, socket_inet_host.c (the sentry's own ends: socket_inet.h).
+ * (ports), socket_inet_tcp.c (connections), socket_inet_tcp_data.c (their bytes),
+ * socket_inet_udp.c, socket_inet_opt.c, socket_inet_cmsg.c, socket_inet_host.c (the sentry's own
+ * ends: socket_inet.h).
  *
- * An IPv4 address is kept as ::ffff:a.b.c.d everywhere, "any" of IPv4 as ::ffff:0.0.0.0, so that one
- * comparison serves both families and sockets of both kinds meet in one table.
+ * An IPv4 address is kept as ::ffff:a.b.c.d everywhere, "any" of IPv4 as ::ffff:0.0.0.0, so that
+ * one comparison serves both families and sockets of both kinds meet in one table.
  *
  * Locks: one sock->lock (LOCK_STREAM) → net->lock (LOCK_OBJECT). Two sock->locks at once only: a
- * listener's, then a connecting socket's (which is in TCP_SYN_SENT and thus no listener).
+ * listener's, then a connecting socket's (which is in TCP_SYN_SENT and thus no listener), under the
+ * handshake lock of socket_inet_tcp.c.
  */
 #ifndef SENTRY_SOCKET_INET_INT_H
 #define SENTRY_SOCKET_INET_INT_H
@@ -308,6 +310,8 @@ void udp_set_cork(struct udp_sock *us, bool on);
 long inet_setsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val, int len);
 long inet_getsockopt(struct task *t, struct sock *sk, int level, int name, uaddr_t val,
 		     uaddr_t ulen);
+
+/* ---- socket_inet_cmsg.c ---- */
 /* Control messages of a datagram, in and out. */
 int inet_parse_cmsg(struct task *t, struct sock *sk, struct sock_msg *msg, int level, int type,
 		    uaddr_t data, size_t len);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP over loopback: connections. There is no protocol: each end has a queue of what it has received,
- * and its state is what TCP's would be after all segments and their acknowledgements have arrived.
+ * TCP over loopback: connections. There is no protocol: each end has a queue of what it has
+ * received, and its state is what TCP's would be after all segments and their acknowledgements have
+ * arrived.
  *
  *	CLOSE ──listen──▶ LISTEN
  *	CLOSE ──connect──▶ SYN_SENT ──the listener has room──▶ ESTABLISHED

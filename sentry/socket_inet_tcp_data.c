@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TCP over loopback: the bytes. A sender copies into pieces without a lock and puts them on the
- * receiver's queue. What is queued within the receiver's window counts as received and acknowledged,
- * the rest as still with the sender: it may have sk.sndbuf of that.
+ * receiver's queue. What is queued within the receiver's window counts as received and
+ * acknowledged, the rest as still with the sender: it may have sk.sndbuf of that.
  *
- * One byte may be urgent (MSG_OOB): it is in the queue like any other, and is skipped there and kept
- * aside unless SO_OOBINLINE. Source: tcp.c and tcp_input.c of Linux.
+ * One byte may be urgent (MSG_OOB): it is in the queue like any other, and is skipped there and
+ * kept aside unless SO_OOBINLINE. Source: tcp.c and tcp_input.c of Linux.
  */
 #include <asm/ioctls.h>
 #include <fcntl.h>

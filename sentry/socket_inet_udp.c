@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * UDP over loopback. A datagram goes onto the receiver's queue at once, or is lost if that is full.
- * To a port that nobody has, the port-unreachable message comes back at once: as sk.err of a connected
- * socket, and into the error queue of one with IP_RECVERR.
+ * To a port that nobody has, the port-unreachable message comes back at once: as sk.err of a
+ * connected socket, and into the error queue of one with IP_RECVERR.
  */
 #include <asm/ioctls.h>
 #include <linux/sockios.h>

@@ -203,7 +203,7 @@ static long do_accept(struct task *t, const uint64_t *a, int flags)
 	if (IS_ERR(made))
 		return PTR_ERR(made);
 	if (a[1]) {
-		/* A peer that is gone again has no name; a connection of the internet isn't given. */
+		/* A peer that is gone again has no name; then TCP's connection isn't given. */
 		if (len < 0 && op.got->family != AF_UNIX) {
 			file_put(made);
 			return -ECONNABORTED;

@@ -7,6 +7,8 @@
 #include <sanitizer/lsan_interface.h>
 #include <sys/wait.h>
 
+#include "sentry/socket.h"
+#include "sentry/socket_inet.h"
 #include "test/unit/process_support.h"
 
 static struct world w;
@@ -124,6 +126,37 @@ static void test_zombie(void)
 	world_close(&w);
 }
 
+/* A process listens: the sentry finds it by port, connects to it, and finds nobody afterwards. */
+static void test_listener(void)
+{
+	struct inet_listening l;
+	struct inet_stream *s;
+	struct task *t;
+	struct sock *sk;
+	pid_t pids[2] = {0, 0};
+	int fd;
+
+	world_open_init(&w);
+	t = w.init->leader;
+	CHECK_EQ("a socket", sock_family_find(AF_INET)->create(t, SOCK_STREAM, 0, &sk), 0);
+	fd = fd_install(t->files, sock_file(t, sk, 0), 0, false, 100);
+	CHECK("has a descriptor", fd >= 0);
+	CHECK_EQ("nobody listens", inet_listener_pids(w.k, w.k->root_net, 0, pids, 2), 0);
+	CHECK_EQ("it listens", sk->ops->listen(t, sk, 1), 0);
+	CHECK_EQ("is listed", inet_listeners(w.k->root_net, 0, &l, 1), 1);
+	CHECK("by its inode", l.ino && l.ino == sk->ino);
+	CHECK_EQ("its process is found", inet_listener_pids(w.k, w.k->root_net, l.port, pids, 2), 1);
+	CHECK_EQ("by number", pids[0], 1);
+	CHECK_EQ("on that port only",
+		 inet_listener_pids(w.k, w.k->root_net, (uint16_t)(l.port ^ 1), pids, 2), 0);
+	CHECK_EQ("the sentry connects", inet_stream_connect(w.k->root_net, l.port, &s), 0);
+	CHECK_EQ("the descriptor is closed", fd_close(&t->vfs, t->files, (unsigned int)fd), 0);
+	CHECK("which resets", inet_stream_poll(s) & EPOLLERR);
+	inet_stream_close(s);
+	CHECK_EQ("nobody is found", inet_listener_pids(w.k, w.k->root_net, 0, pids, 2), 0);
+	world_close(&w);
+}
+
 static void test_kernel_init_fails(void)
 {
 	struct live before = live_now(), after;
@@ -156,6 +189,7 @@ static void tests(void)
 	test_killed();
 	test_tree();
 	test_zombie();
+	test_listener();
 }
 
 /* What there is without a kernel: the vfs's own. */
