@@ -11,7 +11,8 @@
  *	/limits	  pids, timeout-ms
  *	/image	  fd, size
  *	/mounts	  read-only; volume@N: fd, source, target, read-only
- *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level, control-fd, ready-fd
+ *	/sentry	  platform, no-rewrite, poll-percent, strace-fd, stats, log-level, control-fd,
+ *		  ready-fd
  *
  * The same tree describes a command that enters a running sandbox (control.h); only /chosen counts
  * there, and its stdio are places among the descriptors that come with it.
