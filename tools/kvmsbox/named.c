@@ -402,7 +402,7 @@ static const struct verb rm_verb = {
 		 "free then.\n",
 };
 
-/* Ends it: by its init, which leaves a terminal in order; if that takes too long, by its process. */
+/* By its init, which leaves a terminal in order; if that takes too long, by its process. */
 static bool end(const struct sandbox *sb)
 {
 	if (!signal_init(sb, SIGKILL, 1000) && sandbox_wait(sb, 3000))
