@@ -3,7 +3,8 @@
  * Two threads move bytes: input from the host's descriptor into the master, output from the master
  * to the host's. Master operations don't block; a thread that must wait sleeps on a host semaphore
  * that a waiter on the master's queue posts. The input thread, which waits in poll(2), is stopped
- * by an eventfd: one that stayed in read(2) would swallow what is typed at the caller's next prompt.
+ * by an eventfd: one that stayed in read(2) would swallow what is typed at the caller's next
+ * prompt.
  */
 #include "sentry/console.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What kvmsbox says to a named sandbox over its control socket, a SOCK_SEQPACKET one: one struct
- * control_msg and up to CONTROL_TEXT_MAX bytes of text in each packet. Every request gets one reply;
- * CONTROL_EXITED comes by itself when the connection's command has ended.
+ * control_msg and up to CONTROL_TEXT_MAX bytes of text in each packet. Every request gets one
+ * reply; CONTROL_EXITED comes by itself when the connection's command has ended.
  *
  *	client				sandbox
  *	CONTROL_ENTER			CONTROL_ENTERED, later CONTROL_EXITED; or CONTROL_FAILED

@@ -19,11 +19,12 @@
  * Kinds. stdio: FN_INVOKE's and FN_BODY's bytes are the program's standard input up to
  * FN_END_OF_DATA; FN_STDOUT's and FN_DONE's bytes are its standard output; FN_DONE comes when its
  * init has ended. http and lambda: bytes travel in streams, each a TCP connection on the sandbox's
- * own loopback, named by a number that whoever opens it picks (the server even ones, the sandbox odd
- * ones). http: the server opens one to the port and speaks HTTP. lambda: the sandbox opens one for
+ * own loopback, named by a number that whoever opens it picks (the server even, the sandbox odd ones).
+ * http: the server opens one to the port and speaks HTTP. lambda: the sandbox opens one for
  * each connection the program makes to AWS_LAMBDA_RUNTIME_API; the server is the runtime interface.
- * There the server says with FN_FINISH when the request is over, and FN_DONE answers that (or comes
- * on its own when the program ends).
+ * A request's streams end with it; the runtime's connections begin anew with the next FN_INVOKE,
+ * unless FN_KEEP. There the server says with FN_FINISH when the request is over, and FN_DONE
+ * answers that (or comes on its own when the program ends).
  *
  * Bytes are in host order: both ends are on one machine.
  */

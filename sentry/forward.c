@@ -112,6 +112,7 @@ bool forward_watch_memory(struct kernel *k)
 	physmem_limits(&pm);
 	if (!pm.limit || !physmem_over_limit())
 		return false;
+	atomic_store(&task_out_of_memory, true);
 	shed_memory(k);
 	return true;
 }

@@ -50,7 +50,7 @@ static __host_state struct {
 	_Atomic int status; /* of init, a wait status */
 	/* The request. */
 	uint64_t id, began, deadline, max_output, sent;
-	bool keep, out_of_memory, body_done;
+	bool keep, body_done;
 	bool running; /* tasks are, although there is no request: the last one said FN_KEEP */
 	size_t pending, pushed; /* of wire_in.data: body that didn't fit the pipe yet */
 	uint64_t requests;
@@ -301,7 +301,7 @@ static bool begin(void)
 	fn.max_output = m->invoke.max_output;
 	fn.keep = m->flags & FN_KEEP;
 	fn.sent = 0;
-	fn.out_of_memory = false;
+	atomic_store(&task_out_of_memory, false);
 	fn.in = fnk.kind == FN_STDIO ? fnk.in : NULL;
 	atomic_store(&fn.have_output, false);
 	if (fn.running)
@@ -326,6 +326,8 @@ static bool go_back(void)
 		return false;
 	}
 	fn.running = false;
+	/* What comes of the body from now on goes nowhere, up to the next FN_INVOKE. */
+	fn.pending = fn.pushed = 0;
 	if (fn.trainings < TRAININGS) {
 		fn.trainings++;
 		if (snapshot_learn(fn.kernel) < 0)
@@ -345,7 +347,7 @@ static void wipe(void)
 /* The same for a request that came by streams. */
 static bool finish_streams(struct fn_msg *m)
 {
-	if (fn.out_of_memory)
+	if (atomic_load(&task_out_of_memory))
 		m->flags |= FN_OUT_OF_MEM;
 	m->done.status = atomic_load(&fn.ended) ? exit_status() : 0;
 	m->done.ran_ns = now_ns() - fn.began;
@@ -355,6 +357,7 @@ static bool finish_streams(struct fn_msg *m)
 	wipe();
 	if (!fn.keep || m->flags || atomic_load(&fn.ended))
 		return go_back();
+	streams_end_request();
 	fn.phase = READY;
 	return send_ready(0, NULL);
 }
@@ -393,7 +396,7 @@ static bool finish(uint32_t flags)
 		m.flags |= FN_TOO_MUCH;
 		n = (ssize_t)room;
 	}
-	if (fn.out_of_memory)
+	if (atomic_load(&task_out_of_memory))
 		m.flags |= FN_OUT_OF_MEM;
 	m.done.status = exit_status();
 	m.done.ran_ns = now_ns() - fn.began;
@@ -524,8 +527,7 @@ static bool look(bool *asleep)
 		return finish(0);
 	if (fn.deadline && now_ns() >= fn.deadline)
 		return finish(FN_TIMED_OUT);
-	if (forward_watch_memory(fn.kernel))
-		fn.out_of_memory = true;
+	(void)!forward_watch_memory(fn.kernel);
 	if (fnk.kind != FN_STDIO)
 		return pump_stderr();
 	push_body();

@@ -26,4 +26,7 @@ bool streams_message(const struct fn_msg *m, const uint8_t *data) __must_check;
 /* Moves what can be moved. @booting: the runtime's wait for its first invocation is held back. */
 bool streams_work(bool booting) __must_check;
 
+/* A request is over: the server's streams are, too, if nothing is set back. */
+void streams_end_request(void);
+
 #endif

@@ -377,6 +377,16 @@ static bool work(struct fn_stream *f, bool booting)
 	return f->read_closed && f->write_closed ? lost(f, false) : true;
 }
 
+void streams_end_request(void)
+{
+	struct fn_stream *f, *next;
+
+	list_for_each_entry_safe (f, next, &st.streams, node) {
+		if (!(f->id & 1))
+			stream_drop(f, false);
+	}
+}
+
 static void take_fresh(void)
 {
 	struct fn_stream *f, *next;

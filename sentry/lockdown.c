@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lock-down. The filters come from lockdown_calls.h by way of tools/seccomp_gen.c, one for each
- * platform and each combination of needs. A call that is not listed fails with EPERM instead of killing:
- * an unforeseen library call then degrades one operation, not the sandbox.
+ * platform and each combination of needs. A call that is not listed fails with EPERM instead of
+ * killing: an unforeseen library call then degrades one operation, not the sandbox.
  */
 #include "sentry/lockdown.h"
 

@@ -215,6 +215,8 @@ int task_resume(struct task *t) __must_check;
  * sandbox is going to be set back.
  */
 extern bool (*task_last_exit)(struct task *t);
+/* Set when a process is killed for the memory limit; who cares clears it. */
+extern _Atomic bool task_out_of_memory;
 /* Drops mm, files, fs and namespaces, in that order. */
 void task_drop_resources(struct task *t);
 struct task *task_get(struct task *t);

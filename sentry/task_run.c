@@ -28,8 +28,11 @@ static void send_fault(struct task *t, const siginfo_t *info, const struct trap 
 	signal_force(t, info);
 }
 
+_Atomic bool task_out_of_memory;
+
 static void out_of_memory(struct task *t)
 {
+	atomic_store(&task_out_of_memory, true);
 	log_warn("memory limit reached: killed process %d (%s)",
 		 pid_nr(t->tg->pid, t->kernel->root_pid_ns), t->comm);
 	task_exit_group(t, SIGKILL);

@@ -61,6 +61,7 @@ static int run_spin(void)
 	slurp();
 	for (;;)
 		__asm__ volatile("" ::: "memory");
+	return 0;
 }
 
 static int run_sleep(void)
@@ -68,6 +69,7 @@ static int run_sleep(void)
 	slurp();
 	for (;;)
 		pause();
+	return 0;
 }
 
 static int run_flood(void)

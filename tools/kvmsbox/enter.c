@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvmsbox enter: another command in a named sandbox. The sandbox gets this process's descriptors
- * 0 to 2, but no terminal among them: those stay here, and their bytes are relayed through pipes. So
- * a sandbox can neither read what its user types elsewhere nor type something itself, and nothing
- * of it is left in the terminal if one end dies.
+ * 0 to 2, but no terminal among them: those stay here, and their bytes are relayed through pipes.
+ * So a sandbox can neither read what its user types elsewhere nor type something itself, and
+ * nothing of it is left in the terminal if one end dies.
  *
  * If this process dies, the command gets SIGHUP (control_msg.h).
  */

@@ -343,8 +343,12 @@ int cmd_kill(int argc, char **argv)
 	int at, status;
 
 	at = begin(&kill_verb, argc, argv, 1, argc, &o, &store, &status);
-	for (; at >= 0 && at < argc; at++)
-		status = kill_one(&store, argv[at], o.signo ? o.signo : SIGTERM) ?: status;
+	for (; at >= 0 && at < argc; at++) {
+		int ret = kill_one(&store, argv[at], o.signo ? o.signo : SIGTERM);
+
+		if (ret)
+			status = ret;
+	}
 	return status;
 }
 
@@ -398,7 +402,7 @@ static const struct verb rm_verb = {
 		 "free then.\n",
 };
 
-/* Ends it: by its init, which leaves a terminal in order; if that takes too long, by its process. */
+/* By its init, which leaves a terminal in order; if that takes too long, by its process. */
 static bool end(const struct sandbox *sb)
 {
 	if (!signal_init(sb, SIGKILL, 1000) && sandbox_wait(sb, 3000))
@@ -439,7 +443,11 @@ int cmd_rm(int argc, char **argv)
 	int at, status;
 
 	at = begin(&rm_verb, argc, argv, 1, argc, &o, &store, &status);
-	for (; at >= 0 && at < argc; at++)
-		status = rm_one(&store, argv[at], o.force) ?: status;
+	for (; at >= 0 && at < argc; at++) {
+		int ret = rm_one(&store, argv[at], o.force);
+
+		if (ret)
+			status = ret;
+	}
 	return status;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvmsbox run: as exec, but the sandbox has a name under which others find it (store.h), and with -d
- * a process of its own in the background:
+ * kvmsbox run: as exec, but the sandbox has a name under which others find it (store.h), and with
+ * -d a process of its own in the background:
  *
  *	the caller			the sandbox's process
  *	options, image
  *	fork, fork
- *	waits on a pipe			own session, registers the name, descriptors to /dev/null and
- *					the log, boots
+ *	waits on a pipe			own session, registers the name, descriptors to
+ *					/dev/null and the log, boots
  *	0: it runs			the sentry writes 0 once init runs
  *	or status and one line		what went wrong; the caller removes the folder
  */

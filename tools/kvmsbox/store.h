@@ -3,8 +3,8 @@
  * Where named sandboxes are kept: a directory of mode 0700 (--state, $KVMSBOX_STATE, /run/kvmsbox
  * for root, else $XDG_RUNTIME_DIR/kvmsbox) with one folder for each:
  *
- *	NAME/lock	   flock'd exclusively by the sandbox's process for as long as it lives: that,
- *			   and nothing else, is what makes a sandbox a running one
+ *	NAME/lock	   flock'd exclusively by the sandbox's process for as long as it lives:
+ *			   that, and nothing else, is what makes a sandbox a running one
  *	NAME/state.json	   what it is: image, command, process and its start time, platform, created
  *	NAME/control.sock  control_msg.h
  *	NAME/log	   standard output and error of one in the background
