@@ -17,14 +17,14 @@
 #include "sentry/snapshot_internal.h"
 
 /* This program's header and notes, in memory. */
-extern const Elf64_Ehdr __ehdr_start;
+extern const uint8_t __ehdr_start[];
 
 size_t snapshot_build_id(const uint8_t **id)
 {
-	const uint8_t *base = (const uint8_t *)&__ehdr_start;
-	const Elf64_Phdr *ph = (const void *)(base + __ehdr_start.e_phoff);
+	const Elf64_Ehdr *eh = (const void *)__ehdr_start;
+	const Elf64_Phdr *ph = (const void *)(__ehdr_start + eh->e_phoff);
 
-	for (unsigned int i = 0; i < __ehdr_start.e_phnum; i++) {
+	for (unsigned int i = 0; i < eh->e_phnum; i++) {
 		const uint8_t *at = (const uint8_t *)ph[i].p_vaddr, *end = at + ph[i].p_memsz;
 
 		while (ph[i].p_type == PT_NOTE && at + sizeof(Elf64_Nhdr) <= end) {

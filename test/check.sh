@@ -109,6 +109,11 @@ kvm_group conform-san-kvm 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=det
 	CONFORM_SECONDS=60 test/conform/run.sh kvm
 group image 1200 test/image/run.sh
 group load 600 test/load/run.sh
+fn_requests=$([ "$length" = long ] && echo 4000 || echo 40)
+group function-ptrace 3600 test/function/run.sh ptrace "$fn_requests"
+group function-systrap 3600 test/function/run.sh systrap "$fn_requests"
+kvm_group function-kvm 3600 test/function/run.sh kvm "$fn_requests"
+group function-san 1200 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 test/function/run.sh systrap 4
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

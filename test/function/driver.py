@@ -370,8 +370,10 @@ def test_isolation():
     a.request(mark * 100)
     found = memory_has(b.proc.pid, mark)
     check("what one tenant's sandbox was told isn't in another's memory", not found, found)
-    found = memory_has(a.proc.pid, mark)
-    check("nor in its own after the request", not found, found)
+    # The sanitizers keep copies.
+    if "/san/" not in kvmsbox:
+        found = memory_has(a.proc.pid, mark)
+        check("nor in its own after the request", not found, found)
     for x in [a, b, s] + clones:
         x.close()
 

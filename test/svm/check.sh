@@ -29,6 +29,14 @@ if "${MAKE:-make}" -C "$ROOT" -s BUILD="$BUILD" "$BUILD/bench-guest/micro" >"$SC
 else
 	fail "build bench-guest/micro" "$(tail -n 3 "$SCRATCH/make")"
 fi
+# A function that is frozen, set back and copied.
+fn_cc="${CC:-gcc} -I$ROOT -D_GNU_SOURCE -O1 -Wno-maybe-uninitialized -static -pthread"
+if $fn_cc -o "$SCRATCH/d/conform/scribble" "$ROOT/test/function/scribble.c" >"$SCRATCH/make" 2>&1 &&
+	$fn_cc -o "$SCRATCH/tiny" "$ROOT/test/function/tiny.c" >>"$SCRATCH/make" 2>&1; then
+	strip "$SCRATCH/d/conform/scribble" "$SCRATCH/tiny"
+else
+	fail "build test/function" "$(tail -n 3 "$SCRATCH/make")"
+fi
 cp "$busybox_tar" "$image"
 tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform bench
 cp "$KVMSBOX" "$SCRATCH/kvmsbox"
@@ -65,6 +73,9 @@ for how in rewritten plain; do
 		done
 	done
 done
+echo "=== function"
+timeout 300 ./tiny ./kvmsbox kvm conform.tar /conform/scribble 4 1 2>&1
+echo "status $?"
 echo "=== unit"
 [ ! -f kvm_platform ] || timeout 300 ./kvm_platform -q 8 2>&1
 echo "status $?"
@@ -78,7 +89,7 @@ echo "=== end"
 E
 st=0
 "$ROOT/test/svm/run.sh" -m 2048 -t "${SVM_TIMEOUT:-900}" -f "$SCRATCH/kvmsbox:/test/kvmsbox" -f "$image:/test/conform.tar" \
-	-f "$SCRATCH/inside.sh:/test/inside.sh" -f "$SCRATCH/kvmsbox-import:/test/kvmsbox-import" "${unit[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
+	-f "$SCRATCH/inside.sh:/test/inside.sh" -f "$SCRATCH/kvmsbox-import:/test/kvmsbox-import" -f "$SCRATCH/tiny:/test/tiny" "${unit[@]}" -- sh inside.sh "${programs[@]}" >"$SCRATCH/log" 2>&1 || st=$?
 mkdir -p "$BUILD/test"
 cp "$SCRATCH/log" "$BUILD/test/svm.log"
 if [ $st -eq 77 ]; then
@@ -95,6 +106,10 @@ expect "exits of 1000 getppid, rewritten" 0 "$(per_call rewritten getppid)"
 expect "exits of 1000 getppid, plain" 1000 "$(per_call plain getppid)"
 expect "exits of 1000 pread, nobody polling" 1000 "$(per_call rewritten read-4k)"
 expect "exits of 1000 pread, plain" 1000 "$(per_call plain read-4k)"
+section function >"$SCRATCH/got"
+n=$(grep -c '^ok ' "$SCRATCH/got")
+passed=$((passed + n))
+if grep -q '^status 0$' "$SCRATCH/got"; then pass "functions: $n checks"; else fail "functions" "$(tail -n 8 "$SCRATCH/got")"; fi
 section unit >"$SCRATCH/got"
 passed=$((passed + $(grep -c '^ok ' "$SCRATCH/got")))
 if grep -q '^status 0$' "$SCRATCH/got"; then pass "unit test of the platform"; else fail "unit test of the platform" "$(tail -n 4 "$SCRATCH/got")"; fi
