@@ -463,6 +463,19 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 		console_finish(b.init.console);
 }
 
+bool sentry_restore_prepare(const char *platform, struct boot_result *result)
+{
+	struct boot b = {.result = result};
+	char why[512];
+
+	memset(result, 0, sizeof(*result));
+	forward_block_signals();
+	if (!snapshot_restore_prepare(platform, why, sizeof(why)))
+		return true;
+	fail(&b, EXIT_KVMSBOX, "%s", why);
+	return false;
+}
+
 void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
 		    struct boot_result *result)
 {

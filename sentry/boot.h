@@ -30,6 +30,11 @@ void sentry_run(int dtb_fd, struct boot_result *result);
 
 /* After sentry_run: what --stats prints. */
 /*
+ * What can be done for sentry_restore before it is known what is to be restored; the forwarded
+ * signals are blocked from then on. False: @result says why not.
+ */
+bool sentry_restore_prepare(const char *platform, struct boot_result *result);
+/*
  * The same for the sandbox in the snapshot on @image_fd, which serves a function over @channel.
  * @platform: NULL for the one it was made on. @poll_percent: as in the configuration.
  */

@@ -61,6 +61,12 @@ void snapshot_train(void);
 long snapshot_learn(struct kernel *k);
 
 /*
+ * A process that is going to restore something on @platform ("auto" for the usual one) does what can
+ * be done before it knows what. snapshot_restore does it, if need be; to do it in vain costs no more
+ * than time. 0, or -errno with one line in @why.
+ */
+int snapshot_restore_prepare(const char *platform, char *why, size_t size) __must_check;
+/*
  * Instead of booting: this process becomes the sandbox of the image @fd, which it keeps. @platform:
  * NULL for the one it was made on. Before lockdown; then snapshot_adopt makes it the frozen state,
  * for snapshot_resume. 0, or -errno with one line in @why.

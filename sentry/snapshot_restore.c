@@ -18,6 +18,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem_frozen.h"
+#include "sentry/lib/world.h"
 #include "sentry/snapshot.h"
 #include "sentry/snapshot_image.h"
 #include "sentry/snapshot_internal.h"
@@ -60,8 +61,8 @@ static int for_data(int fd, uint64_t start, uint64_t end,
 
 /* ---- guest memory ---- */
 
-static int ram_fd;
-static phys_data_fn ram_fn;
+static __host_state int ram_fd;
+static __host_state phys_data_fn ram_fn;
 
 static int ram_data(void *arg, uint64_t offset, size_t len)
 {
@@ -177,23 +178,49 @@ static int make_vehicles(struct restore *r, struct platform *p)
 	return 0;
 }
 
+/* What was prepared. */
+static __host_state struct platform *prepared;
+
+int snapshot_restore_prepare(const char *name, char *why, size_t size)
+{
+	struct restore r = {.why = why, .size = size};
+	const struct platform_type *type = platform_find(name, why, size);
+	struct platform_config pc = {0};
+	int err;
+
+	if (!type)
+		return -ENODEV;
+	err = arena_init_host();
+	if (!err)
+		err = physmem_restore_prepare(type->own_memory);
+	if (err)
+		return fail(&r, err, "can't make the memory");
+	err = type->create(&pc, &prepared);
+	if (!err && type->ready)
+		err = type->ready(prepared);
+	return err ? fail(&r, err, "can't start the platform") : 0;
+}
+
 int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why, size_t size)
 {
 	struct restore r = {.fd = fd, .why = why, .size = size};
-	struct platform_config pc = {0};
 	const struct platform_type *type;
-	struct platform *p;
 	int err;
 
-	err = arena_init_host();
-	if (err)
-		return fail(&r, err, "can't map the host's arena");
 	err = map_view(&r);
 	if (err)
 		return err;
-	type = platform_find(platform ?: r.meta.platform, why, size);
-	if (!type)
-		return -ENODEV;
+	if (!platform)
+		platform = r.meta.platform;
+	if (prepared && strcmp(prepared->type->name, platform)) {
+		snprintf(why, size, "prepared for %s, and this snapshot is for %s",
+			 prepared->type->name, platform);
+		return -EINVAL;
+	}
+	err = prepared ? 0 : snapshot_restore_prepare(platform, why, size);
+	if (err)
+		return err;
+	type = prepared->type;
 	err = map_kernel(&r) ?: map_memory(&r, type) ?: open_root(&r);
 	if (err)
 		return err;
@@ -203,14 +230,10 @@ int snapshot_restore(int fd, const char *platform, struct kernel **out, char *wh
 			       NULL);
 	if (err)
 		return fail(&r, err, "can't prepare to set the sandbox back");
-	err = type->create(&pc, &p);
-	if (!err)
-		err = physmem_announce();
-	if (!err && type->ready)
-		err = type->ready(p);
+	err = physmem_announce();
 	if (err)
-		return fail(&r, err, "can't start the platform");
-	err = make_vehicles(&r, p);
+		return fail(&r, err, "can't give the guest its memory");
+	err = make_vehicles(&r, prepared);
 	if (err)
 		return err;
 	the_kernel = *out = snapshot_frozen->kernel;

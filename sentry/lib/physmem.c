@@ -152,7 +152,7 @@ int phys_use_range(gpa_t gpa, size_t len)
 
 int physmem_file_fd(void)
 {
-	return physmem->nr_files ? phys_host.file_fds[0] : -1;
+	return physmem && physmem->nr_files ? phys_host.file_fds[0] : -1;
 }
 
 int physmem_fd(void)

@@ -240,6 +240,30 @@ int physmem_freeze(int fd, uint64_t offset, const void *view)
 
 /* ---- restoring ---- */
 
+/* Where the image is, to be copied from. */
+struct image_ref {
+	int fd;
+	uint64_t offset;
+};
+
+/*
+ * From file to file: nobody's page tables are touched. What the program doesn't touch either costs
+ * no fault then; on a virtualized host each takes several microseconds.
+ */
+static int copy_stored(const struct image_ref *image, gpa_t gpa, size_t len)
+{
+	off_t from = (off_t)(image->offset + gpa), to = (off_t)gpa;
+
+	while (len) {
+		ssize_t n = copy_file_range(image->fd, &from, phys_host.fd, &to, len, 0);
+
+		if (n <= 0)
+			break;
+		len -= (size_t)n;
+	}
+	return len ? write_all(phys_host.fd, fz.view + to, len, (uint64_t)to) : 0;
+}
+
 static int take_stored(void *copy, gpa_t gpa, size_t len)
 {
 	for (size_t off = 0; off < len; off += PAGE_SIZE) {
@@ -249,40 +273,48 @@ static int take_stored(void *copy, gpa_t gpa, size_t len)
 			return -EINVAL;
 		bit_set(fz.stored, frame);
 	}
-	if (copy)
-		memcpy(phys_ptr(gpa), fz.view + gpa, len);
-	return 0;
+	return copy ? copy_stored(copy, gpa, len) : 0;
 }
 
-int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
-		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free)
+int physmem_restore_prepare(bool share)
 {
-	int flags = share ? MAP_PRIVATE : MAP_SHARED, ram = fd, err;
-
 	phys_host = (struct phys_host){.fd = -1, .statm = -1};
 	if (share) {
 		phys_host.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 		if (phys_host.statm < 0)
 			return -errno;
 	} else {
-		ram = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
-		if (ram < 0 || ftruncate(ram, (off_t)PHYS_RAM_SIZE))
+		phys_host.fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
+		if (phys_host.fd < 0 || ftruncate(phys_host.fd, (off_t)PHYS_RAM_SIZE) ||
+		    mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, phys_host.fd,
+			 0) == MAP_FAILED)
 			return -errno;
-		phys_host.fd = ram;
-		offset = 0;
 	}
-	if (mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
-		 flags | MAP_NORESERVE | MAP_FIXED_NOREPLACE, ram, (off_t)offset) == MAP_FAILED ||
-	    mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-		 0) == MAP_FAILED)
-		return -errno;
 	mutex_init(&tables.lock, LOCK_PHYSMEM);
+	tables.next = tables.opened = TABLES_BASE;
+	tables.free = GPA_NONE;
+	return mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		    0) == MAP_FAILED
+		       ? -errno
+		       : 0;
+}
+
+int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
+		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free)
+{
+	struct image_ref image = {fd, offset};
+	int err;
+
+	if (share && mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd,
+			  (off_t)offset) == MAP_FAILED)
+		return -errno;
 	tables.next = tables_end;
-	tables.opened = TABLES_BASE;
 	tables.free = tables_free;
 	err = begin(view);
-	return err ? err : for_data(take_stored, share ? NULL : &fz);
+	return err ? err : for_data(take_stored, share ? NULL : &image);
 }
 
 int physmem_announce(void)

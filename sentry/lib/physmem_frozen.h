@@ -52,11 +52,15 @@ void physmem_rewind(struct physmem_rewound *r);
 void physmem_rewind_done(void);
 
 /*
- * In a process that restores a snapshot, instead of physmem_init: the allocator's state is there
- * already (it is kernel state), and its memory is what @view shows. @for_data calls back with each
- * range of RAM addresses that holds something. With @share memory is mapped from @fd at @offset until
- * it is written to (the platform's guest uses this process's mappings), else copied. Then as after
- * physmem_freeze. 0 or -errno.
+ * In a process that is going to restore a snapshot, instead of physmem_init: what belongs to the
+ * process. @share as below. 0 or -errno.
+ */
+int physmem_restore_prepare(bool share) __must_check;
+/*
+ * The allocator's state is there now (it is kernel state), and its memory is what @view shows.
+ * @for_data calls back with each range of RAM addresses that holds something. With @share memory is
+ * mapped from @fd at @offset until it is written to (the platform's guest uses this process's
+ * mappings), else copied. Then as after physmem_freeze. 0 or -errno.
  */
 typedef int (*phys_data_fn)(void *arg, gpa_t gpa, size_t len);
 int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,

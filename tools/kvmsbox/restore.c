@@ -104,6 +104,8 @@ int cmd_restore(int argc, char **argv)
 	if ((image < 0) == !blank || channel < 0)
 		return complain("restore: --channel and one of --image-fd and --blank are needed");
 	if (blank) {
+		if (!sentry_restore_prepare(platform ? platform : "auto", &result))
+			return complain("restore: %s", result.error);
 		image = wait_for_image(channel);
 		if (image < 0)
 			return 0;
