@@ -80,11 +80,11 @@ def memory_pressure():
     env = {"DOUBLE_RESIDENT": str(40 << 20)}
     f = {n: function(["cat"], env=env, limits={"memory": "64M"}) for n in "abc"}
     f["slow"] = function(SLEEP, env=env, limits={"memory": "64M"})
-    with Server(f, limits={"memory": "120M"}) as s:
+    with Server(f, limits={"memory": "110M"}) as s:
         for n in "abcabc":
             same(s.ask("/f/" + n, b"x").body, b"x")
             time.sleep(0.05)
-        check(s.get("/admin/status")["memory"] <= 120 << 20, "over the budget")
+        check(s.get("/admin/status")["memory"] <= 110 << 20, "over the budget")
         e = s.events("instance_shed")
         check(e and e[0]["function"] == "a", repr(e[:2]))
         s.wait(lambda: s.get("/admin/status")["running"] == 0, "idle")
@@ -143,12 +143,12 @@ def share(s, name, token, seconds, clients, body, done):
     together(*[loop] * clients)
 
 
-def compete(weights, clients, bodies, seconds=4):
+def compete(weights, clients, bodies, seconds=5):
     tokens = {"acme": TOKEN, "other": OTHER}
     tenants = {t: {"token": tokens[t], "weight": w, "concurrency": 64} for t, w in weights.items()}
-    f = {t: function(SLEEP, tenant=t, instances={"min": 4, "max": 8}) for t in tokens}
-    with Server(f, tenants=tenants, limits={"concurrency": 4}) as s:
-        s.wait(lambda: all(x["instances"]["ready"] >= 4 for x in s.get("/admin/functions")), "warm")
+    f = {t: function(SLEEP, tenant=t, instances={"min": 3, "max": 6}) for t in tokens}
+    with Server(f, tenants=tenants, limits={"concurrency": 2}) as s:
+        s.wait(lambda: all(x["instances"]["ready"] >= 3 for x in s.get("/admin/functions")), "warm")
         done = {t: [] for t in tokens}
         together(*[lambda t=t: share(s, t, tokens[t], seconds, clients[t], bodies[t], done[t]) for t in tokens])
         return len(done["acme"]), len(done["other"])
@@ -157,21 +157,21 @@ def compete(weights, clients, bodies, seconds=4):
 @test
 def fairness_greedy():
     """fairness: twenty clients of one tenant don't push two of another aside"""
-    a, b = compete({"acme": 1, "other": 1}, {"acme": 20, "other": 4}, {"acme": b"0.05", "other": b"0.05"})
+    a, b = compete({"acme": 1, "other": 1}, {"acme": 20, "other": 5}, {"acme": b"0.1", "other": b"0.1"})
     check(b > 0.7 * a, "greedy %d, modest %d" % (a, b))
 
 
 @test
 def fairness_weight():
     """fairness: weight 3 gets three times as much"""
-    a, b = compete({"acme": 3, "other": 1}, {"acme": 12, "other": 12}, {"acme": b"0.05", "other": b"0.05"})
+    a, b = compete({"acme": 3, "other": 1}, {"acme": 10, "other": 10}, {"acme": b"0.1", "other": b"0.1"})
     check(2 < a / b < 4.2, "%d to %d" % (a, b))
 
 
 @test
 def fairness_long():
     """fairness: it is time that is shared, not requests"""
-    a, b = compete({"acme": 1, "other": 1}, {"acme": 12, "other": 12}, {"acme": b"0.2", "other": b"0.04"})
+    a, b = compete({"acme": 1, "other": 1}, {"acme": 8, "other": 8}, {"acme": b"0.5", "other": b"0.1"})
     check(b > 2 * a, "long %d, short %d" % (a, b))
 
 
@@ -321,9 +321,9 @@ def kill_under_load():
                 data = os.urandom(3000)
                 try:
                     a = s.ask(path, data)
-                    answers.append((a.status, a.body == data))
+                    answers.append((a.status, a.body == data, a.field("X-Kvmsbox-Error"), a.body[:150] if a.status != 200 else b""))
                 except (http.client.HTTPException, OSError) as e:
-                    answers.append((repr(e), False))
+                    answers.append((repr(e), False, None, b""))
 
         def murder():
             while time.monotonic() < end:
@@ -336,7 +336,7 @@ def kill_under_load():
                     except ProcessLookupError:
                         pass
         together(*[lambda: load("/f/cat")] * 4, *[lambda: load("/f/app/echo")] * 3, murder)
-        bad = [a for a in answers if a != (200, True)]
+        bad = [a for a in answers if a[:2] != (200, True)]
         check(len(kills) > 10 and len(answers) > 50, "%d kills, %d answers" % (len(kills), len(answers)))
         check(len(bad) <= len(kills), "%d bad answers for %d kills: %r" % (len(bad), len(kills), bad[:5]))
         check(all(b[0] in (502, 503) for b in bad), repr(bad[:5]))

@@ -92,7 +92,7 @@ static const char *function_state(const struct function *f)
 {
 	if (f->draining)
 		return "draining";
-	if (f->retry_at > loop_now() && !f->live)
+	if (pool_is_failing(f))
 		return "failing";
 	return f->live ? "active" : "cold";
 }

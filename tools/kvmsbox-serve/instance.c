@@ -409,6 +409,7 @@ static void count_start(struct instance *i, uint64_t took)
 
 	f->failures = 0;
 	f->retry_at = 0;
+	f->proven = true;
 	free(f->failure);
 	f->failure = NULL;
 	f->average_start = f->average_start ? (3 * f->average_start + took) / 4 : took;

@@ -182,7 +182,7 @@ static char *find_kvmsbox(const struct config *c)
 	return access(path, X_OK) ? NULL : realpath(path, NULL);
 }
 
-static void print_errors(const struct buf *errors)
+static int print_errors(const struct buf *errors)
 {
 	const char *s = errors->len ? buf_data(errors) : "";
 
@@ -190,6 +190,7 @@ static void print_errors(const struct buf *errors)
 		n = strcspn(s, "\n");
 		complain("%.*s", (int)n, s);
 	}
+	return EXIT_SERVER;
 }
 
 static int start(struct buf *errors)
@@ -219,10 +220,8 @@ static int check(void)
 		return complain("out of memory");
 	list_for_each_entry(f, &server.functions, node)
 		functions++;
-	if (reload_problems()->len) {
-		print_errors(reload_problems());
-		return EXIT_SERVER;
-	}
+	if (reload_problems()->len)
+		return print_errors(reload_problems());
 	printf("%s: %zu tenants, %u functions\n", server.config->path, server.config->ntenants,
 	       functions);
 	return 0;
@@ -238,6 +237,7 @@ static int serve(void)
 	buf_append(&errors, "", 1);
 	if (err) {
 		print_errors(&errors);
+		buf_fini(&errors);
 		server.stopping = true;
 		listeners_close();
 		pool_stop();
@@ -288,8 +288,9 @@ int main(int argc, char **argv)
 	server.config = config_read(path, &errors);
 	if (!server.config) {
 		buf_append(&errors, "", 1);
-		print_errors(&errors);
-		return EXIT_SERVER;
+		opt = print_errors(&errors);
+		buf_fini(&errors);
+		return opt;
 	}
 	http_parser_set_max_header_size((uint32_t)server.config->limits.header + 65536);
 	if (log_open(only_check ? "/dev/null" : server.config->log_path, server.config->log_level))

@@ -174,7 +174,7 @@ static void disown_instances(struct function *f)
 	if (f->image_fd >= 0)
 		close(f->image_fd);
 	f->image_fd = -1;
-	f->snapshot_failed = false;
+	f->snapshot_failed = f->proven = false;
 	f->failures = 0;
 	f->retry_at = f->no_room_until = 0;
 	free(f->failure);

@@ -28,6 +28,7 @@
 #define MAX_BACKOFF	 (30 * SEC)
 #define LOG_LINES	 1000 /* of a function's stderr, a second */
 #define MAX_RESTORE_FAILS 2
+#define MAX_ACCIDENTS	 3
 #define NO_ROOM_WAIT	 SEC
 
 static struct work kick_work;
@@ -55,6 +56,12 @@ static uint64_t expected_memory(const struct function *f)
 static bool is_current(const struct instance *i)
 {
 	return i->current && !i->function->gone;
+}
+
+/* Nothing is left to do for it, and nothing will come. */
+static bool is_closing(const struct function *f)
+{
+	return (f->draining || server.stopping) && !f->queued;
 }
 
 /* The instance that has been idle for longest, not one of @but, not of a function in demand. */
@@ -133,8 +140,7 @@ static bool start_one(struct function *f)
 
 static bool may_start(const struct function *f)
 {
-	return !f->draining && !f->gone && !server.stopping && loop_now() >= f->retry_at &&
-	       loop_now() >= f->no_room_until &&
+	return !f->gone && loop_now() >= f->retry_at && loop_now() >= f->no_room_until &&
 	       f->live < f->config->instances.max &&
 	       server.starting < server.config->limits.starting &&
 	       !(f->starting && f->image_fd < 0 && f->config->snapshot && !f->snapshot_failed);
@@ -184,7 +190,8 @@ static void fill_to_min(void)
 
 	list_for_each_entry(f, &server.functions, node)
 	{
-		while (f->live < f->config->instances.min && may_start(f)) {
+		while (f->live < f->config->instances.min && !f->draining && !server.stopping &&
+		       may_start(f)) {
 			if (!make_room(f, false) || !start_one(f))
 				break;
 		}
@@ -233,7 +240,7 @@ void pool_ready(struct instance *i)
 {
 	struct function *f = i->function;
 
-	if (!is_current(i) || f->draining || server.stopping) {
+	if (!is_current(i) || is_closing(f)) {
 		instance_end(i);
 		return;
 	}
@@ -259,6 +266,16 @@ static uint64_t backoff(unsigned int failures)
 	uint64_t t = MIN_BACKOFF << MIN(failures, 10U);
 
 	return MIN(t, MAX_BACKOFF);
+}
+
+static bool is_hopeless(const struct function *f)
+{
+	return f->failures >= (f->proven ? MAX_ACCIDENTS : 1);
+}
+
+bool pool_is_failing(const struct function *f)
+{
+	return !f->live && f->retry_at > loop_now() && is_hopeless(f);
 }
 
 /* @i is still counted; the caller ends it. */
@@ -289,7 +306,7 @@ void pool_start_failed(struct instance *i, const char *why)
 		f->retry_at = 0;
 		return;
 	}
-	if (!i->cold || f->live > f->starting)
+	if (!i->cold || f->live > f->starting || !is_hopeless(f))
 		return;
 	admission_refuse_all(f, 502, OUT_START_FAILED, "start-failed", why);
 }
@@ -306,7 +323,7 @@ void pool_retire(struct function *f)
 
 	list_for_each_entry_safe(i, tmp, &f->instances, node)
 	{
-		if ((!is_current(i) || f->draining) &&
+		if ((!is_current(i) || is_closing(f)) &&
 		    (i->state == INST_STARTING || i->state == INST_SNAPSHOT ||
 		     i->state == INST_READY || i->state == INST_RESETTING))
 			instance_end(i);
@@ -323,7 +340,7 @@ void pool_stop(void)
 	{
 		list_for_each_entry_safe(i, tmp, &f->instances, node)
 		{
-			if (!i->req)
+			if (!i->req && !f->queued)
 				instance_end(i);
 		}
 	}
@@ -394,8 +411,10 @@ static void shed_idle(struct function *f)
 
 	list_for_each_entry_safe(i, tmp, &f->ready, in_ready)
 	{
-		if (f->live > f->config->instances.min && !f->queued &&
-		    loop_now() - i->since >= f->config->instances.idle)
+		if (is_closing(f))
+			instance_end(i);
+		else if (f->live > f->config->instances.min && !f->queued &&
+			 loop_now() - i->since >= f->config->instances.idle)
 			shed(i, "idle");
 	}
 }

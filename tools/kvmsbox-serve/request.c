@@ -54,7 +54,7 @@ static void log_request(struct request *r, enum outcome outcome)
 	if (!log_begin(&l, LOG_INFO, "request"))
 		return;
 	log_str(&l, "request_id", r->id);
-	log_str(&l, "tenant", r->tenant_name);
+	log_str(&l, "tenant", r->function->tenant->config->name);
 	log_str(&l, "function", r->function->config->name);
 	log_str(&l, "method", http_method_str(r->method));
 	log_str(&l, "path", r->path);
@@ -123,7 +123,7 @@ static int refuse_early(struct client *c, struct function *f)
 
 	if (f->draining) {
 		reply_error(c, 503, "draining", SEC, "this function is being taken out of service");
-	} else if (!f->live && wait) {
+	} else if (pool_is_failing(f)) {
 		reply_error(c, 503, "start-failed", wait, "the function doesn't start: %s",
 			    f->failure ?: "unknown");
 	} else {
@@ -168,7 +168,6 @@ int request_new(struct client *c, struct function *f, const char *path, size_t p
 	r->client = c;
 	r->head = &c->reader.head;
 	r->function = f;
-	r->tenant_name = f->tenant->config->name;
 	r->method = (enum http_method)c->reader.parser.method;
 	r->number = ++numbers;
 	r->arrived = loop_now();

@@ -44,6 +44,7 @@ struct function {
 	int image_fd;	      /* the snapshot of this version, or -1 */
 	bool snapshot_failed; /* of this version: start cold */
 	bool draining, gone;
+	bool proven; /* this version has started before: a failure may be an accident */
 	unsigned int reading, queued, running; /* requests */
 	unsigned int live, starting, nready; /* of this version, not ending */
 	unsigned int failures;		     /* starts, in a row */
@@ -65,7 +66,6 @@ struct request {
 	const struct http_head *head; /* the client's */
 	struct function *function;
 	struct instance *instance; /* REQ_RUNNING */
-	const char *tenant_name;
 	char id[65];
 	uint64_t number;
 	enum http_method method;
