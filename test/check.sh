@@ -107,7 +107,9 @@ group conform-san 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leak
 	CONFORM_SECONDS=60 test/conform/run.sh systrap
 kvm_group conform-san-kvm 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \
 	CONFORM_SECONDS=60 test/conform/run.sh kvm
+group serve-san 1200 env KVMSBOX_SERVE="$BUILD/san/kvmsbox-serve" test/serve/run.sh
 group image 1200 test/image/run.sh
+group serve 900 test/serve/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

@@ -23,12 +23,12 @@
 
 #include "tools/kvmsbox-serve/request.h"
 
-#define READ_SIZE    65536
-#define BODY_HIGH    262144 /* bytes of a body that wait to be passed on */
-#define MAX_DISCARD  65536
-#define MAX_LINGER   (1 << 20)
-#define LINGER_TIME  (2 * SEC)
-#define MIN_RATE     1000 /* bytes a second, of a body */
+#define READ_SIZE   65536
+#define BODY_HIGH   262144 /* bytes of a body that wait to be passed on */
+#define MAX_DISCARD 65536
+#define MAX_LINGER  (1 << 20)
+#define LINGER_TIME (2 * SEC)
+#define MIN_RATE    1000 /* bytes a second, of a body */
 
 static struct list_head clients = LIST_HEAD_INIT(clients);
 
@@ -142,8 +142,9 @@ static void arm_timer(struct client *c)
 		when = c->phase_since + server.config->timeouts.header;
 		break;
 	case CLIENT_HEAD:
-		when = c->phase_since + (c->reader.begun || c->in.len ? server.config->timeouts.header
-								     : server.config->timeouts.idle);
+		when = c->phase_since + (c->reader.begun || c->in.len
+						 ? server.config->timeouts.header
+						 : server.config->timeouts.idle);
 		break;
 	case CLIENT_BODY:
 		if (wants_input(c))
@@ -269,7 +270,8 @@ void client_begin(struct client *c, unsigned int status)
 	c->continue_wanted = false;
 	buf_printf(&c->out, "HTTP/1.1 %u %s\r\nDate: %s\r\n", status, http_reason(status),
 		   http_date());
-	if (status >= 400 && status < 500 && status / 100 < ARRAY_SIZE(server.http_errors) && !c->req)
+	if (status >= 400 && status < 500 && status / 100 < ARRAY_SIZE(server.http_errors) &&
+	    !c->req)
 		server.http_errors[status / 100]++;
 }
 
@@ -393,8 +395,10 @@ void client_continue(struct client *c)
 /* An error that leaves the connection useless. */
 static void refuse(struct client *c, int status)
 {
-	static const char *const codes[] = {[8] = "timeout", [13] = "body-too-large",
-					    [14] = "uri-too-long", [31] = "header-too-large"};
+	static const char *const codes[] = {[8] = "timeout",
+					    [13] = "body-too-large",
+					    [14] = "uri-too-long",
+					    [31] = "header-too-large"};
 	const char *code = "bad-request";
 
 	if (c->phase == CLIENT_CLOSED || c->phase == CLIENT_FLUSH || c->phase == CLIENT_LINGER)
@@ -435,10 +439,9 @@ static int on_head(struct http_reader *r, bool *no_body)
 	if (status || c->phase == CLIENT_CLOSED)
 		return status ?: HTTP_READ_STOP;
 	/* Already refused: a short rest is read, a long one isn't. */
-	if (c->responded && (c->continue_wanted ||
-			     (r->parser.flags & F_CHUNKED) ||
-			     (r->parser.content_length != UINT64_MAX &&
-			      r->parser.content_length > MAX_DISCARD)))
+	if (c->responded &&
+	    (c->continue_wanted || (r->parser.flags & F_CHUNKED) ||
+	     (r->parser.content_length != UINT64_MAX && r->parser.content_length > MAX_DISCARD)))
 		set_phase(c, CLIENT_FLUSH);
 	return c->phase == CLIENT_FLUSH ? HTTP_READ_STOP : 0;
 }
@@ -480,7 +483,8 @@ static void parse(struct client *c)
 	size_t used;
 	int status;
 
-	while (c->in.len && (c->phase == CLIENT_HEAD || (c->phase == CLIENT_BODY && wants_input(c)))) {
+	while (c->in.len &&
+	       (c->phase == CLIENT_HEAD || (c->phase == CLIENT_BODY && wants_input(c)))) {
 		bool first = c->phase == CLIENT_HEAD && !c->reader.begun;
 
 		if (first)
@@ -630,8 +634,7 @@ static bool close_idle_one(void)
 {
 	struct client *c;
 
-	list_for_each_entry(c, &clients, node)
-	{
+	list_for_each_entry (c, &clients, node) {
 		if (c->phase == CLIENT_HEAD && !c->reader.begun && !c->out.len && !c->in.len) {
 			client_close(c);
 			return true;
@@ -693,8 +696,7 @@ void clients_close(bool all)
 {
 	struct client *c, *tmp;
 
-	list_for_each_entry_safe(c, tmp, &clients, node)
-	{
+	list_for_each_entry_safe (c, tmp, &clients, node) {
 		if (all || ((c->phase == CLIENT_HEAD || c->phase == CLIENT_TLS) &&
 			    !c->reader.begun && !c->in.len && !c->out.len))
 			client_close(c);
@@ -706,7 +708,7 @@ unsigned int clients_busy(void)
 	unsigned int n = 0;
 	struct client *c;
 
-	list_for_each_entry(c, &clients, node)
+	list_for_each_entry (c, &clients, node)
 		n += c->phase == CLIENT_BODY || c->phase == CLIENT_WAIT || c->out.len > 0;
 	return n;
 }

@@ -22,12 +22,12 @@ struct listener {
 };
 
 enum client_phase {
-	CLIENT_TLS,	/* handshake */
-	CLIENT_HEAD,	/* a request's head is to come */
-	CLIENT_BODY,	/* its body is */
-	CLIENT_WAIT,	/* all of it is here, the response isn't complete */
-	CLIENT_FLUSH,	/* the last response is being written */
-	CLIENT_LINGER,	/* written; reading what the peer still sends, so that it isn't reset */
+	CLIENT_TLS,    /* handshake */
+	CLIENT_HEAD,   /* a request's head is to come */
+	CLIENT_BODY,   /* its body is */
+	CLIENT_WAIT,   /* all of it is here, the response isn't complete */
+	CLIENT_FLUSH,  /* the last response is being written */
+	CLIENT_LINGER, /* written; reading what the peer still sends, so that it isn't reset */
 	CLIENT_CLOSED,
 };
 
@@ -43,7 +43,7 @@ struct client {
 	enum client_route route;
 	struct http_reader reader;
 	struct buf in, out;
-	struct buf body; /* ROUTE_ADMIN */
+	struct buf body;     /* ROUTE_ADMIN */
 	struct request *req; /* ROUTE_FUNCTION */
 	bool responded, keep_alive, chunked, head_only, continue_wanted, close_delimited;
 	uint64_t left; /* bytes of the body that the response's head promised */

@@ -40,7 +40,7 @@ static uint64_t blank_retry_at;
 
 const char *instance_state_name(enum instance_state s)
 {
-	static const char *const names[] = {"blank", "starting", "snapshot", "ready",
+	static const char *const names[] = {"blank", "starting",  "snapshot",  "ready",
 					    "busy",  "finishing", "resetting", "ending"};
 
 	return names[s];
@@ -102,8 +102,7 @@ static void free_packets(struct instance *i)
 {
 	struct packet *p, *tmp;
 
-	list_for_each_entry_safe(p, tmp, &i->out, node)
-	{
+	list_for_each_entry_safe (p, tmp, &i->out, node) {
 		if (p->fd >= 0)
 			close(p->fd);
 		free(p);
@@ -370,6 +369,14 @@ static void kill_process(struct instance *i)
 	pidfd_send_signal(i->pidfd, SIGKILL, NULL, 0);
 }
 
+/* It went while it was to make its snapshot. Once may be an accident; twice isn't tried again. */
+static void start_lost(struct instance *i, const char *why)
+{
+	if (i->state == INST_SNAPSHOT && ++i->function->snapshot_failures > 1)
+		i->function->snapshot_failed = true;
+	pool_start_failed(i, why);
+}
+
 void instance_kill(struct instance *i, const char *why)
 {
 	bool was_starting = is_starting(i->state);
@@ -383,7 +390,7 @@ void instance_kill(struct instance *i, const char *why)
 		response_fail(i->req, 502, OUT_CRASHED, "crashed", "the function's sandbox failed");
 	kill_process(i);
 	if (was_starting)
-		pool_start_failed(i, why);
+		start_lost(i, why);
 	instance_end(i);
 }
 
@@ -439,8 +446,8 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 	i->resident = m->ready.resident;
 	pool_count_memory(i, MAX(i->resident, i->pss));
 	if (i->resident)
-		f->typical_memory = f->typical_memory ? (3 * f->typical_memory + i->resident) / 4
-						      : i->resident;
+		f->typical_memory =
+			f->typical_memory ? (3 * f->typical_memory + i->resident) / 4 : i->resident;
 	if (!first) {
 		f->stats.resets++;
 		f->stats.dirtied_pages += m->ready.dirtied;
@@ -450,7 +457,8 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 	}
 	if (i->current)
 		count_start(i, loop_now() - i->started);
-	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 && !f->snapshot_failed) {
+	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 &&
+	    !f->snapshot_failed) {
 		set_state(i, INST_SNAPSHOT);
 		timer_set(&i->timer, loop_now() + i->config->limits.start);
 		send_type(i, FN_SNAPSHOT);
@@ -470,6 +478,7 @@ static bool is_sealed(int fd)
 static void got_image(struct instance *i, const struct fn_msg *m, int *fd)
 {
 	if (i->state != INST_SNAPSHOT || *fd < 0 || !is_sealed(*fd)) {
+		i->function->snapshot_failed = true;
 		bad_message(i, m);
 		return;
 	}
@@ -689,7 +698,7 @@ static void process_died(struct watch *w, uint32_t events)
 			response_fail(i->req, 502, OUT_CRASHED, "crashed",
 				      "the function's sandbox ended: %s", how);
 		if (was_starting)
-			pool_start_failed(i, i->last_words ?: how);
+			start_lost(i, i->last_words ?: how);
 		if (!i->function)
 			blank_retry_at = loop_now() + SEC;
 		instance_end(i);
@@ -746,8 +755,8 @@ static struct instance *instance_new(const struct spawned *s, enum instance_stat
 	list_init(&i->streams);
 	i->state = state;
 	i->started = i->since = loop_now();
-	if (watch_add(&i->channel, s->channel, EPOLLIN) || watch_add(&i->death, s->pidfd, EPOLLIN) ||
-	    watch_add(&i->errors, s->errors, EPOLLIN)) {
+	if (watch_add(&i->channel, s->channel, EPOLLIN) ||
+	    watch_add(&i->death, s->pidfd, EPOLLIN) || watch_add(&i->errors, s->errors, EPOLLIN)) {
 		watch_del(&i->channel);
 		watch_del(&i->death);
 		free(i);

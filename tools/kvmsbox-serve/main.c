@@ -218,7 +218,7 @@ static int check(void)
 
 	if (loop_init() || reload_init())
 		return complain("out of memory");
-	list_for_each_entry(f, &server.functions, node)
+	list_for_each_entry (f, &server.functions, node)
 		functions++;
 	if (reload_problems()->len)
 		return print_errors(reload_problems());
@@ -279,7 +279,8 @@ int main(int argc, char **argv)
 			only_check = true;
 	}
 	if (optind < argc)
-		return complain("unexpected argument \"%s\": see kvmsbox serve --help", argv[optind]);
+		return complain("unexpected argument \"%s\": see kvmsbox serve --help",
+				argv[optind]);
 	if (!path)
 		return complain("no configuration: kvmsbox serve --config FILE");
 	list_init(&server.tenants);

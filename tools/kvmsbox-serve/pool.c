@@ -22,14 +22,14 @@
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/request.h"
 
-#define TICK		 (200 * MSEC)
-#define UNKNOWN_MEMORY	 (64ULL << 20)
-#define MIN_BACKOFF	 (200 * MSEC)
-#define MAX_BACKOFF	 (30 * SEC)
-#define LOG_LINES	 1000 /* of a function's stderr, a second */
+#define TICK		  (200 * MSEC)
+#define UNKNOWN_MEMORY	  (64ULL << 20)
+#define MIN_BACKOFF	  (200 * MSEC)
+#define MAX_BACKOFF	  (30 * SEC)
+#define LOG_LINES	  1000 /* of a function's stderr, a second */
 #define MAX_RESTORE_FAILS 2
-#define MAX_ACCIDENTS	 3
-#define NO_ROOM_WAIT	 SEC
+#define MAX_ACCIDENTS	  3
+#define NO_ROOM_WAIT	  SEC
 
 static struct work kick_work;
 static struct timer tick_timer;
@@ -70,8 +70,7 @@ static struct instance *coldest(const struct function *but, bool below_min)
 	struct instance *best = NULL, *i;
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (f == but || f->queued || list_empty(&f->ready) ||
 		    (!below_min && f->live <= f->config->instances.min))
 			continue;
@@ -171,8 +170,7 @@ static struct function *hungriest(void)
 	struct function *best = NULL, *f;
 	double best_share = 0, share;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (!f->queued || !may_start(f) || f->starting >= starts_wanted(f))
 			continue;
 		share = (double)f->tenant->instances / (double)f->tenant->config->weight;
@@ -188,8 +186,7 @@ static void fill_to_min(void)
 {
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		while (f->live < f->config->instances.min && !f->draining && !server.stopping &&
 		       may_start(f)) {
 			if (!make_room(f, false) || !start_one(f))
@@ -321,8 +318,7 @@ void pool_retire(struct function *f)
 {
 	struct instance *i, *tmp;
 
-	list_for_each_entry_safe(i, tmp, &f->instances, node)
-	{
+	list_for_each_entry_safe (i, tmp, &f->instances, node) {
 		if ((!is_current(i) || is_closing(f)) &&
 		    (i->state == INST_STARTING || i->state == INST_SNAPSHOT ||
 		     i->state == INST_READY || i->state == INST_RESETTING))
@@ -336,15 +332,13 @@ void pool_stop(void)
 	struct instance *i, *tmp;
 	struct function *f, *ftmp;
 
-	list_for_each_entry_safe(f, ftmp, &server.functions, node)
-	{
-		list_for_each_entry_safe(i, tmp, &f->instances, node)
-		{
+	list_for_each_entry_safe (f, ftmp, &server.functions, node) {
+		list_for_each_entry_safe (i, tmp, &f->instances, node) {
 			if (!i->req && !f->queued)
 				instance_end(i);
 		}
 	}
-	list_for_each_entry_safe(i, tmp, &server.blanks, node)
+	list_for_each_entry_safe (i, tmp, &server.blanks, node)
 		instance_end(i);
 }
 
@@ -392,10 +386,8 @@ static void sample_memory(void)
 	struct function *f;
 
 	turn++;
-	list_for_each_entry(f, &server.functions, node)
-	{
-		list_for_each_entry(i, &f->instances, node)
-		{
+	list_for_each_entry (f, &server.functions, node) {
+		list_for_each_entry (i, &f->instances, node) {
 			if ((i->number + turn) % MAX(1U, server.instances / 4) ||
 			    i->state < INST_READY || i->state == INST_ENDING)
 				continue;
@@ -409,8 +401,7 @@ static void shed_idle(struct function *f)
 {
 	struct instance *i, *tmp;
 
-	list_for_each_entry_safe(i, tmp, &f->ready, in_ready)
-	{
+	list_for_each_entry_safe (i, tmp, &f->ready, in_ready) {
 		if (is_closing(f))
 			instance_end(i);
 		else if (f->live > f->config->instances.min && !f->queued &&
@@ -425,8 +416,7 @@ static void each_second(void)
 	struct function *f;
 
 	read_meminfo();
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		f->log_lines = LOG_LINES;
 		if (f->lines_dropped) {
 			log_say(LOG_WARN, "stderr", "%s: %llu lines dropped: more than %d a second",
@@ -447,7 +437,7 @@ static void tick(struct timer *t)
 	struct function *f;
 
 	timer_set(t, loop_now() + TICK);
-	list_for_each_entry(f, &server.functions, node)
+	list_for_each_entry (f, &server.functions, node)
 		shed_idle(f);
 	sample_memory();
 	if (loop_now() - last_second >= SEC) {

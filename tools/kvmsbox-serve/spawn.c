@@ -220,7 +220,8 @@ int spawn_cold(const struct function_config *fc, struct spawned *s)
 int spawn_restore(int image_fd, struct spawned *s)
 {
 	const char *blank[] = {server.kvmsbox, "restore", "--channel", "3", "--blank", NULL};
-	const char *image[] = {server.kvmsbox, "restore", "--channel", "3", "--image-fd", "4", NULL};
+	const char *image[] = {server.kvmsbox, "restore", "--channel", "3",
+			       "--image-fd",   "4",	  NULL};
 
 	return spawn(image_fd >= 0 ? image : blank, image_fd, s);
 }
