@@ -6,10 +6,9 @@
 #ifndef SERVE_CLIENT_H
 #define SERVE_CLIENT_H
 
-#include "tools/kvmsbox-serve/serve.h"
+#include <openssl/types.h>
 
-typedef struct ssl_st SSL;
-typedef struct ssl_ctx_st SSL_CTX;
+#include "tools/kvmsbox-serve/serve.h"
 
 struct listener {
 	struct listener *next;

@@ -35,7 +35,7 @@ static json_t *event_headers(const struct http_head *h, json_t **cookies)
 	for (size_t k = 0; k < h->nfields; k++) {
 		const char *given = http_field_name(h, k), *value = http_field_value(h, k);
 
-		for (n = 0; given[n] && n < sizeof(name) - 1; n++)
+		for (n = 0; n < sizeof(name) - 1 && given[n]; n++)
 			name[n] = (char)tolower((unsigned char)given[n]);
 		name[n] = 0;
 		if (!strcmp(name, "authorization") || http_field_is_hop_by_hop(h, name))
