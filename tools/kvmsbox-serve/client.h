@@ -38,6 +38,7 @@ struct client {
 	struct listener *listener;
 	SSL *ssl;
 	bool tls_wants_write;
+	bool early; /* it sends the next request before this one is answered */
 	enum client_phase phase;
 	enum client_route route;
 	struct http_reader reader;

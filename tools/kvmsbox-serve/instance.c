@@ -14,13 +14,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "sentry/lib/err.h"
 #include "tools/kvmsbox-serve/channel.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 #include "tools/kvmsbox-serve/request.h"
 
 #define MAX_LINE  4096
@@ -722,7 +722,7 @@ void instance_invoke(struct instance *i, struct request *r, const void *data, si
 	m.invoke.id = r->number;
 	m.invoke.deadline_ns = r->deadline > now ? r->deadline - now : 1;
 	m.invoke.max_output = i->config->limits.output;
-	if (getrandom(m.invoke.entropy, sizeof(m.invoke.entropy), 0) != sizeof(m.invoke.entropy)) {
+	if (!random_bytes(m.invoke.entropy, sizeof(m.invoke.entropy))) {
 		instance_kill(i, "no randomness from the host");
 		return;
 	}

@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "tools/kvmsbox-serve/client.h"
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/lambda_event.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 #include "tools/kvmsbox-serve/request.h"
 
 #define API	  "/2018-06-01/runtime/"
@@ -94,7 +94,7 @@ static void trace_id(const struct request *r, char *text, size_t size)
 		snprintf(text, size, "%s", given);
 		return;
 	}
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
+	if (!random_bytes(b, sizeof(b)))
 		memcpy(b, &r->number, sizeof(r->number));
 	snprintf(text, size,
 		 "Root=1-%08llx-%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x;Sampled=0",

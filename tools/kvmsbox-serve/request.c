@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "tools/kvmsbox-serve/client.h"
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 
 /* A longer body is passed on while it comes; a shorter one is complete before it takes an instance. */
 #define BODY_WHOLE 131072
@@ -34,7 +34,7 @@ static void choose_id(struct request *r)
 		snprintf(r->id, sizeof(r->id), "%s", given);
 		return;
 	}
-	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+	if (!random_bytes(bytes, sizeof(bytes)))
 		memcpy(bytes, &r->number, sizeof(r->number));
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		snprintf(r->id + 2 * i, 3, "%02x", bytes[i]);
