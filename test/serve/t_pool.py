@@ -132,6 +132,21 @@ def queue_limits():
         same(s.function("f")["outcomes"]["limited"], 1)
 
 
+@test
+def reading_limit():
+    """queues: requests whose bodies are still coming are bounded, too"""
+    with Server({"f": function(["cat"], limits={"queue": 2, "concurrency": 1})}) as s:
+        slow = [Raw(s) for _ in range(3)]
+        for r in slow:
+            r.send(head("/f/f", "POST", Content_Length=5) + "sl")
+        time.sleep(0.2)
+        error(s.ask("/f/f", b"x"), 429, "queue-full")
+        for r in slow:
+            r.send("ow!")
+            same(r.answer().body, b"slow!")
+        same(s.ask("/f/f", b"x").body, b"x")
+
+
 def compete(weights, clients, bodies, seconds=4):
     """Two tenants that always have requests waiting: how much time their requests ran, and how many."""
     tokens = {"acme": TOKEN, "other": OTHER}

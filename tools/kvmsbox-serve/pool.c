@@ -92,7 +92,6 @@ static void shed(struct instance *i, const char *why)
 		log_str(&l, "why", why);
 		log_end(&l);
 	}
-	server.shed++;
 	i->function->stats.shed++;
 	instance_end(i);
 }

@@ -120,17 +120,23 @@ static void deadline_over(struct timer *t)
 static int refuse_early(struct client *c, struct function *f)
 {
 	uint64_t wait = f->retry_at > loop_now() ? f->retry_at - loop_now() : 0;
+	enum outcome outcome = OUT_OVERLOADED;
 
 	if (f->draining) {
 		reply_error(c, 503, "draining", SEC, "this function is being taken out of service");
 	} else if (pool_is_failing(f)) {
 		reply_error(c, 503, "start-failed", wait, "the function doesn't start: %s",
 			    f->failure ?: "unknown");
+	} else if (f->reading >= f->config->limits.queue + f->config->limits.concurrency) {
+		/* Their bodies take memory before they are in any queue. */
+		reply_error(c, 429, "queue-full", SEC,
+			    "too many requests of this function are being read");
+		outcome = OUT_LIMITED;
 	} else {
 		return 0;
 	}
-	f->stats.outcomes[OUT_OVERLOADED]++;
-	f->tenant->outcomes[OUT_OVERLOADED]++;
+	f->stats.outcomes[outcome]++;
+	f->tenant->outcomes[outcome]++;
 	return 1;
 }
 

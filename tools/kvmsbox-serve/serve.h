@@ -147,7 +147,7 @@ struct server {
 	double vtime;
 	bool stopping;
 	uint64_t started;
-	uint64_t accepted, refused, shed, blank_starts;
+	uint64_t accepted, refused, blank_starts;
 	uint64_t http_errors[6]; /* answered without a function, by status / 100 */
 	char *kvmsbox;
 };
