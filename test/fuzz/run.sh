@@ -26,6 +26,8 @@ sources() {
 	fuzz_elf) echo loader/elf.c ;;
 	fuzz_dtb) echo sentry/config.c ;;
 	fuzz_erofs) ls vfs/erofs.c loader/erofs_write*.c sentry/lib/rbtree.c ;;
+	fuzz_http) ls tools/kvmsbox-serve/head.c tools/kvmsbox-serve/buf.c ;;
+	fuzz_manifest) ls tools/kvmsbox-serve/config*.c tools/kvmsbox-serve/fields.c tools/kvmsbox-serve/buf.c ;;
 	fuzz_image) ls loader/image*.c loader/erofs_write*.c vfs/erofs.c sentry/lib/rbtree.c sentry/lib/log.c ;;
 	esac
 }
@@ -36,7 +38,7 @@ for f in test/fuzz/fuzz_*.c; do
 	if ! clang -std=gnu11 -O1 -g -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iarch/x86_64 \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-o "$out/$name" "$f" $(sources "$name") \
-		-larchive -lxxhash -lfdt -ljansson -lcrypto -lz 2>"$out/$name.log"; then
+		-larchive -lxxhash -lfdt -ljansson -lcrypto -lz -lhttp_parser 2>"$out/$name.log"; then
 		echo "not ok $name: does not build (see $out/$name.log)"
 		failed=$((failed + 1))
 		continue

@@ -151,9 +151,9 @@ def compete(weights, clients, bodies, seconds=4):
     """Two tenants that always have requests waiting: how much time their requests ran, and how many."""
     tokens = {"acme": TOKEN, "other": OTHER}
     tenants = {t: {"token": tokens[t], "weight": w, "concurrency": 64} for t, w in weights.items()}
-    f = {t: function(SLEEP, tenant=t, instances={"min": 3, "max": 6}) for t in tokens}
+    f = {t: function(SLEEP, tenant=t, instances={"min": 5, "max": 6}) for t in tokens}
     with Server(f, tenants=tenants, limits={"concurrency": 2}) as s:
-        s.wait(lambda: all(x["instances"]["ready"] >= 3 for x in s.get("/admin/functions")), "warm")
+        s.wait(lambda: all(x["instances"]["ready"] >= 5 for x in s.get("/admin/functions")), "warm")
         end = time.monotonic() + seconds
 
         def loop(t):
