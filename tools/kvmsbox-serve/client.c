@@ -174,7 +174,7 @@ static void set_events(struct client *c)
 	/* While a request is answered hardly anything comes: two system calls less for it. */
 	if (wants_input(c) || (c->phase == CLIENT_WAIT && !c->early))
 		events |= EPOLLIN;
-	/* Once it has half-closed, and there is only writing left to do, it would be said for ever. */
+	/* Once it has half-closed and only writing is left, that would be said for ever. */
 	if (c->phase == CLIENT_FLUSH)
 		events &= ~(uint32_t)EPOLLRDHUP;
 	if (c->out.len || c->tls_wants_write)
@@ -378,7 +378,7 @@ void client_abort(struct client *c)
 	if (c->phase == CLIENT_CLOSED)
 		return;
 	c->req = NULL;
-	/* A response without length ends with the connection: only a reset tells it from a whole one. */
+	/* Without a length the end is the connection's: only a reset tells it from a good one. */
 	if (c->close_delimited)
 		setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	client_close(c);
