@@ -576,7 +576,7 @@ static void instance_timeout(struct timer *t)
 	instance_kill(i, why);
 }
 
-/* The process is there: an instance in the state STARTING or BLANK. NULL: no memory, it is killed. */
+/* The process is there: an instance that is STARTING or BLANK. NULL: no memory. */
 static struct instance *instance_new(const struct spawned *s, enum instance_state state)
 {
 	struct instance *i = calloc(1, sizeof(*i));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvmsbox-serve: functions of many tenants over HTTP, each request in a sandbox. A program of its
- * own, because it needs libraries that kvmsbox doesn't; kvmsbox serve runs it (tools/kvmsbox/serve.c)
- * and says with KVMSBOX_SELF where it is itself.
+ * own, because it needs libraries that kvmsbox doesn't; kvmsbox serve (tools/kvmsbox/serve.c) runs
+ * it and says with KVMSBOX_SELF where it is itself.
  */
 #include <errno.h>
 #include <getopt.h>

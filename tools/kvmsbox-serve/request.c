@@ -11,7 +11,7 @@
 #include "tools/kvmsbox-serve/pool.h"
 #include "tools/kvmsbox-serve/random.h"
 
-/* A longer body is passed on while it comes; a shorter one is complete before it takes an instance. */
+/* A longer body is passed on while it comes; a shorter one is complete before that. */
 #define BODY_WHOLE 131072
 
 static uint64_t numbers;
@@ -283,7 +283,6 @@ void response_field(struct request *r, const char *name, const char *value)
 
 void response_head_end(struct request *r, int64_t length)
 {
-	/* A client that still sends what nobody will read can't be told apart from its next request. */
 	client_head_end(r->client, length);
 }
 

@@ -70,7 +70,7 @@ static const char **sandbox_environment(void)
 	return v;
 }
 
-/* In the child, which shares our memory until it execs: only what touches descriptors and signals. */
+/* In the child, which shares our memory until it execs: only descriptors and signals. */
 static void __attribute__((noreturn))
 become_sandbox(pid_t parent, const char *const *argv, const char *const *envp, int channel,
 	       int errors, int null, int image)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is counted, by function. Histograms: fixed buckets since the start, and fine ones of the last minute. */
+/* What is counted, by function. Histograms: since the start, and finer ones of the last minute. */
 #ifndef SERVE_STATS_H
 #define SERVE_STATS_H
 
