@@ -19,8 +19,8 @@
  * Kinds. stdio: FN_INVOKE's and FN_BODY's bytes are the program's standard input up to
  * FN_END_OF_DATA; FN_STDOUT's and FN_DONE's bytes are its standard output; FN_DONE comes when its
  * init has ended. http and lambda: bytes travel in streams, each a TCP connection on the sandbox's
- * own loopback, named by a number that whoever opens it picks (the server even, the sandbox odd ones).
- * http: the server opens one to the port and speaks HTTP. lambda: the sandbox opens one for
+ * own loopback, named by a number that whoever opens it picks (the server even, the sandbox odd
+ * ones). http: the server opens one to the port and speaks HTTP. lambda: the sandbox opens one for
  * each connection the program makes to AWS_LAMBDA_RUNTIME_API; the server is the runtime interface.
  * A request's streams end with it; the runtime's connections begin anew with the next FN_INVOKE,
  * unless FN_KEEP. There the server says with FN_FINISH when the request is over, and FN_DONE
@@ -62,8 +62,9 @@ enum fn_type {
 /* Of messages with data. */
 #define FN_END_OF_DATA 1u
 /*
- * Of FN_INVOKE: leave everything as it is after FN_DONE (isolation none, or n not yet reached). Void
- * if the request didn't come to its own end: cancelled, timed out, killed, or the program has ended.
+ * Of FN_INVOKE: leave everything as it is after FN_DONE (isolation none, or n not yet reached).
+ * Void if the request didn't come to its own end: cancelled, timed out, killed, or the program has
+ * ended.
  */
 #define FN_KEEP 2u
 /* Of FN_CLOSE. */

@@ -107,6 +107,7 @@ group conform-san 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leak
 	CONFORM_SECONDS=60 test/conform/run.sh systrap
 kvm_group conform-san-kvm 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \
 	CONFORM_SECONDS=60 test/conform/run.sh kvm
+group serve-san 1200 env KVMSBOX_SERVE="$BUILD/san/kvmsbox-serve" test/serve/run.sh
 group image 1200 test/image/run.sh
 group load 600 test/load/run.sh
 fn_requests=$([ "$length" = long ] && echo 4000 || echo 40)
@@ -114,6 +115,7 @@ group function-ptrace 3600 test/function/run.sh ptrace "$fn_requests"
 group function-systrap 3600 test/function/run.sh systrap "$fn_requests"
 kvm_group function-kvm 3600 test/function/run.sh kvm "$fn_requests"
 group function-san 1200 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 test/function/run.sh systrap 4
+group serve 900 test/serve/run.sh
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

@@ -28,6 +28,8 @@ sources() {
 	fuzz_control) echo sentry/control_msg.c ;;
 	fuzz_response) echo tools/kvmsbox-load/response.c ;;
 	fuzz_erofs) ls vfs/erofs.c loader/erofs_write*.c sentry/lib/rbtree.c ;;
+	fuzz_http) ls tools/kvmsbox-serve/head.c tools/kvmsbox-serve/buf.c ;;
+	fuzz_manifest) ls tools/kvmsbox-serve/config*.c tools/kvmsbox-serve/fields.c tools/kvmsbox-serve/buf.c ;;
 	fuzz_image) ls loader/image*.c loader/erofs_write*.c vfs/erofs.c sentry/lib/rbtree.c sentry/lib/log.c ;;
 	esac
 }

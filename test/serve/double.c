@@ -420,11 +420,9 @@ static void stream_write(struct stream *s)
 
 	if (s->out_len) {
 		n = send(s->fd, s->out, s->out_len, MSG_NOSIGNAL);
-		if (n < 0 && errno != EAGAIN) {
-			send_stream(FN_CLOSE, FN_RESET, id, 0, NULL, 0);
-			stream_drop(s);
-			return;
-		}
+		/* It doesn't read any more; what it said before is still to come. */
+		if (n < 0 && errno != EAGAIN)
+			n = (ssize_t)s->out_len;
 	}
 	if (n > 0) {
 		memmove(s->out, s->out + n, s->out_len - (size_t)n);

@@ -340,6 +340,8 @@ class Server:
         if kind is None:
             same(self.stop(), 0, "the server's status")
         else:
+            for e in self.events("raw")[:30]:
+                print("# " + e["message"].rstrip())
             self.p.kill()
             self.p.wait()
 

@@ -65,7 +65,7 @@ def config_command_line():
                         (["--config"], "no value"), (["-c", "/nonexistent"], "No such file"),
                         (["-c", "/dev/null"], "regular file"), (["-c", "/tmp", "x"], "unexpected")):
         p = subprocess.run([SERVE] + args, capture_output=True, text=True, timeout=TIMEOUT)
-        same(p.returncode, 125, args)
+        same(p.returncode, 125, str(args) + p.stderr)
         same(len(p.stderr.splitlines()), 1, p.stderr)
         matches(regex, p.stderr)
 

@@ -31,7 +31,7 @@ def min_instances():
     with Server({"f": function(["cat"], instances={"min": 3})}) as s:
         s.wait(lambda: s.function("f")["instances"]["ready"] == 3, "three ready")
         s.ask("/f/f", b"x")
-        same(s.events("request")[0]["start"] in ("cold", "restored"), True)
+        same(s.event("request")["start"] in ("cold", "restored"), True)
         victim = s.get("/admin/instances")[0]["pid"]
         os.kill(victim, signal.SIGKILL)
         s.event("instance_died")
@@ -80,11 +80,11 @@ def memory_pressure():
     env = {"DOUBLE_RESIDENT": str(40 << 20)}
     f = {n: function(["cat"], env=env, limits={"memory": "64M"}) for n in "abc"}
     f["slow"] = function(SLEEP, env=env, limits={"memory": "64M"})
-    with Server(f, limits={"memory": "120M"}) as s:
+    with Server(f, limits={"memory": "110M"}) as s:
         for n in "abcabc":
             same(s.ask("/f/" + n, b"x").body, b"x")
             time.sleep(0.05)
-        check(s.get("/admin/status")["memory"] <= 120 << 20, "over the budget")
+        check(s.get("/admin/status")["memory"] <= 110 << 20, "over the budget")
         e = s.events("instance_shed")
         check(e and e[0]["function"] == "a", repr(e[:2]))
         s.wait(lambda: s.get("/admin/status")["running"] == 0, "idle")
@@ -132,47 +132,60 @@ def queue_limits():
         same(s.function("f")["outcomes"]["limited"], 1)
 
 
-def share(s, name, token, seconds, clients, body, done):
-    """How many requests a tenant gets through when it always has @clients waiting."""
-    end = time.monotonic() + seconds
-
-    def loop():
-        while time.monotonic() < end:
-            if s.ask("/f/" + name, body, token=token).status == 200:
-                done.append(name)
-    together(*[loop] * clients)
+@test
+def reading_limit():
+    """queues: requests whose bodies are still coming are bounded, too"""
+    with Server({"f": function(["cat"], limits={"queue": 2, "concurrency": 1})}) as s:
+        slow = [Raw(s) for _ in range(3)]
+        for r in slow:
+            r.send(head("/f/f", "POST", Content_Length=5) + "sl")
+        time.sleep(0.2)
+        error(s.ask("/f/f", b"x"), 429, "queue-full")
+        for r in slow:
+            r.send("ow!")
+            same(r.answer().body, b"slow!")
+        same(s.ask("/f/f", b"x").body, b"x")
 
 
 def compete(weights, clients, bodies, seconds=4):
+    """Two tenants that always have requests waiting: how much time their requests ran, and how many."""
     tokens = {"acme": TOKEN, "other": OTHER}
     tenants = {t: {"token": tokens[t], "weight": w, "concurrency": 64} for t, w in weights.items()}
-    f = {t: function(SLEEP, tenant=t, instances={"min": 4, "max": 8}) for t in tokens}
-    with Server(f, tenants=tenants, limits={"concurrency": 4}) as s:
-        s.wait(lambda: all(x["instances"]["ready"] >= 4 for x in s.get("/admin/functions")), "warm")
-        done = {t: [] for t in tokens}
-        together(*[lambda t=t: share(s, t, tokens[t], seconds, clients[t], bodies[t], done[t]) for t in tokens])
-        return len(done["acme"]), len(done["other"])
+    f = {t: function(SLEEP, tenant=t, instances={"min": 5, "max": 6}) for t in tokens}
+    with Server(f, tenants=tenants, limits={"concurrency": 2}) as s:
+        s.wait(lambda: all(x["instances"]["ready"] >= 5 for x in s.get("/admin/functions")), "warm")
+        end = time.monotonic() + seconds
+
+        def loop(t):
+            while time.monotonic() < end:
+                s.ask("/f/" + t, bodies[t], token=tokens[t])
+        together(*[lambda t=t: loop(t) for t in tokens for _ in range(clients[t])])
+        ran, n = {"acme": 0, "other": 0}, {"acme": 0, "other": 0}
+        for e in s.events("request"):
+            ran[e["tenant"]] += e["ms"] - e["queue_ms"]
+            n[e["tenant"]] += 1
+        return ran["acme"] / ran["other"], n["acme"] / n["other"], (ran, n)
 
 
 @test
 def fairness_greedy():
-    """fairness: twenty clients of one tenant don't push two of another aside"""
-    a, b = compete({"acme": 1, "other": 1}, {"acme": 20, "other": 4}, {"acme": b"0.05", "other": b"0.05"})
-    check(b > 0.7 * a, "greedy %d, modest %d" % (a, b))
+    """fairness: twenty clients of one tenant don't push six of another aside"""
+    time_, _, what = compete({"acme": 1, "other": 1}, {"acme": 20, "other": 6}, {"acme": b"0.1", "other": b"0.1"})
+    check(0.6 < time_ < 1.7, repr(what))
 
 
 @test
 def fairness_weight():
     """fairness: weight 3 gets three times as much"""
-    a, b = compete({"acme": 3, "other": 1}, {"acme": 12, "other": 12}, {"acme": b"0.05", "other": b"0.05"})
-    check(2 < a / b < 4.2, "%d to %d" % (a, b))
+    time_, _, what = compete({"acme": 3, "other": 1}, {"acme": 10, "other": 10}, {"acme": b"0.1", "other": b"0.1"})
+    check(2 < time_ < 4.4, repr(what))
 
 
 @test
 def fairness_long():
     """fairness: it is time that is shared, not requests"""
-    a, b = compete({"acme": 1, "other": 1}, {"acme": 12, "other": 12}, {"acme": b"0.2", "other": b"0.04"})
-    check(b > 2 * a, "long %d, short %d" % (a, b))
+    time_, n, what = compete({"acme": 1, "other": 1}, {"acme": 8, "other": 8}, {"acme": b"0.4", "other": b"0.05"})
+    check(0.5 < time_ < 2 and n < 0.8, repr(what))
 
 
 @test
@@ -197,11 +210,11 @@ def tenant_concurrency():
 @test
 def deadline_running():
     """deadlines: a request that runs too long is 504, and its instance is used again"""
-    with Server({"f": function(SLEEP, limits={"time": "300ms"}, instances={"max": 1})}) as s:
+    with Server({"f": function(SLEEP, limits={"time": "1s"}, instances={"max": 1})}) as s:
         same(s.ask("/f/f", b"0").status, 200)
         begun = time.monotonic()
-        error(s.ask("/f/f", b"5"), 504, "timeout")
-        check(time.monotonic() - begun < 2, "late")
+        error(s.ask("/f/f", b"9"), 504, "timeout")
+        check(time.monotonic() - begun < 4, "late")
         same(s.ask("/f/f", b"0").status, 200)
         same(s.function("f")["starts_cold"] + s.function("f")["starts_warm"], 1)
 
@@ -321,14 +334,14 @@ def kill_under_load():
                 data = os.urandom(3000)
                 try:
                     a = s.ask(path, data)
-                    answers.append((a.status, a.body == data))
+                    answers.append((a.status, a.body == data, a.field("X-Kvmsbox-Error"), a.body[:150] if a.status != 200 else b""))
                 except (http.client.HTTPException, OSError) as e:
-                    answers.append((repr(e), False))
+                    answers.append((repr(e), False, None, b""))
 
         def murder():
             while time.monotonic() < end:
                 time.sleep(0.15)
-                pids = [i["pid"] for i in s.get("/admin/instances") if i["state"] != "ending"]
+                pids = [i["pid"] for i in s.get("/admin/instances") if i["state"] in ("ready", "busy", "resetting")]
                 if pids:
                     try:
                         os.kill(random.choice(pids), signal.SIGKILL)
@@ -336,10 +349,11 @@ def kill_under_load():
                     except ProcessLookupError:
                         pass
         together(*[lambda: load("/f/cat")] * 4, *[lambda: load("/f/app/echo")] * 3, murder)
-        bad = [a for a in answers if a != (200, True)]
+        bad = [a for a in answers if a[:2] != (200, True)]
         check(len(kills) > 10 and len(answers) > 50, "%d kills, %d answers" % (len(kills), len(answers)))
         check(len(bad) <= len(kills), "%d bad answers for %d kills: %r" % (len(bad), len(kills), bad[:5]))
-        check(all(b[0] in (502, 503) for b in bad), repr(bad[:5]))
+        kinds = {(b[0], b[2]) for b in bad}
+        check(all(k == (502, "crashed") or "IncompleteRead" in str(k[0]) for k in kinds), repr(kinds))
         same(s.ask("/f/cat", b"after").body, b"after")
         same(s.get("/admin/status")["running"], 0)
 

@@ -81,7 +81,7 @@ static json_t *states_json(const struct function *f)
 	json_t *o = json_object();
 	struct instance *i;
 
-	list_for_each_entry(i, &f->instances, node)
+	list_for_each_entry (i, &f->instances, node)
 		counts[i->state]++;
 	for (unsigned int s = INST_STARTING; s <= INST_ENDING; s++)
 		set_uint(o, instance_state_name((enum instance_state)s), counts[s]);
@@ -92,7 +92,7 @@ static const char *function_state(const struct function *f)
 {
 	if (f->draining)
 		return "draining";
-	if (f->retry_at > loop_now() && !f->live)
+	if (pool_is_failing(f))
 		return "failing";
 	return f->live ? "active" : "cold";
 }
@@ -107,7 +107,7 @@ static json_t *function_json(struct function *f)
 	struct instance *i;
 
 	n = recent_quantiles(&st->recent, loop_now(), q, 3, ns);
-	list_for_each_entry(i, &f->instances, node)
+	list_for_each_entry (i, &f->instances, node)
 		memory += i->counted;
 	json_object_set_new(o, "name", json_string(fc->name));
 	json_object_set_new(o, "tenant", json_string(f->tenant->config->name));
@@ -146,8 +146,7 @@ static json_t *functions_json(void)
 	json_t *list = json_array();
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (!f->gone)
 			json_array_append_new(list, function_json(f));
 	}
@@ -159,8 +158,7 @@ static json_t *tenants_json(void)
 	json_t *list = json_array(), *o;
 	struct tenant *t;
 
-	list_for_each_entry(t, &server.tenants, node)
-	{
+	list_for_each_entry (t, &server.tenants, node) {
 		o = json_object();
 		json_object_set_new(o, "name", json_string(t->config->name));
 		set_uint(o, "weight", t->config->weight);
@@ -183,10 +181,8 @@ static json_t *instances_json(void)
 	struct function *f;
 	struct instance *i;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
-		list_for_each_entry(i, &f->instances, node)
-		{
+	list_for_each_entry (f, &server.functions, node) {
+		list_for_each_entry (i, &f->instances, node) {
 			o = json_object();
 			set_uint(o, "number", i->number);
 			set_uint(o, "pid", (uint64_t)i->pid);
@@ -267,7 +263,8 @@ static void get_page(struct client *c)
 static void reply_problems(struct client *c, struct buf *errors)
 {
 	buf_append(errors, "", 1);
-	reply_error(c, 400, "manifest", 0, "%s", errors->failed ? "out of memory" : buf_data(errors));
+	reply_error(c, 400, "manifest", 0, "%s",
+		    errors->failed ? "out of memory" : buf_data(errors));
 }
 
 static void post_function(struct client *c)

@@ -140,8 +140,7 @@ static struct function *tenant_pick(struct tenant *t)
 {
 	struct function *f;
 
-	list_for_each_entry(f, &t->functions, of_tenant)
-	{
+	list_for_each_entry (f, &t->functions, of_tenant) {
 		if (may_run(f))
 			return f;
 	}
@@ -154,8 +153,7 @@ static struct function *pick(void)
 	double best_start = 0, start;
 	struct tenant *t;
 
-	list_for_each_entry(t, &server.tenants, node)
-	{
+	list_for_each_entry (t, &server.tenants, node) {
 		if (!t->queued || tenant_full(t))
 			continue;
 		f = tenant_pick(t);

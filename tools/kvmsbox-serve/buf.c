@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEEP 65536
+#define KEEP 16384
 
 void buf_fini(struct buf *b)
 {

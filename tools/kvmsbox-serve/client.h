@@ -6,10 +6,9 @@
 #ifndef SERVE_CLIENT_H
 #define SERVE_CLIENT_H
 
-#include "tools/kvmsbox-serve/serve.h"
+#include <openssl/types.h>
 
-typedef struct ssl_st SSL;
-typedef struct ssl_ctx_st SSL_CTX;
+#include "tools/kvmsbox-serve/serve.h"
 
 struct listener {
 	struct listener *next;
@@ -22,12 +21,12 @@ struct listener {
 };
 
 enum client_phase {
-	CLIENT_TLS,	/* handshake */
-	CLIENT_HEAD,	/* a request's head is to come */
-	CLIENT_BODY,	/* its body is */
-	CLIENT_WAIT,	/* all of it is here, the response isn't complete */
-	CLIENT_FLUSH,	/* the last response is being written */
-	CLIENT_LINGER,	/* written; reading what the peer still sends, so that it isn't reset */
+	CLIENT_TLS,    /* handshake */
+	CLIENT_HEAD,   /* a request's head is to come */
+	CLIENT_BODY,   /* its body is */
+	CLIENT_WAIT,   /* all of it is here, the response isn't complete */
+	CLIENT_FLUSH,  /* the last response is being written */
+	CLIENT_LINGER, /* written; reading what the peer still sends, so that it isn't reset */
 	CLIENT_CLOSED,
 };
 
@@ -39,11 +38,12 @@ struct client {
 	struct listener *listener;
 	SSL *ssl;
 	bool tls_wants_write;
+	bool early; /* it sends the next request before this one is answered */
 	enum client_phase phase;
 	enum client_route route;
 	struct http_reader reader;
 	struct buf in, out;
-	struct buf body; /* ROUTE_ADMIN */
+	struct buf body;     /* ROUTE_ADMIN */
 	struct request *req; /* ROUTE_FUNCTION */
 	bool responded, keep_alive, chunked, head_only, continue_wanted, close_delimited;
 	uint64_t left; /* bytes of the body that the response's head promised */

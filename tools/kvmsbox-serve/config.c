@@ -107,7 +107,8 @@ static void read_tokens(struct fields_ctx *ctx, json_t *v, struct tenant_config 
 		else if (strcmp(key, "token_sha256"))
 			ok = hash_token(ctx, key, s, hash);
 		else if (!(ok = parse_hex_hash(s, hash)))
-			field_error(ctx, key, "want 64 digits 0-9a-f: printf %%s TOKEN | sha256sum");
+			field_error(ctx, key,
+				    "want 64 digits 0-9a-f: printf %%s TOKEN | sha256sum");
 		if (!ok)
 			continue;
 		to = add_token(t);
@@ -165,8 +166,7 @@ static void read_tenants(struct fields_ctx *ctx, json_t *v, void *base)
 		return;
 	}
 	c->tenants = calloc(json_object_size(v), sizeof(*c->tenants));
-	json_object_foreach(v, name, o)
-	{
+	json_object_foreach (v, name, o) {
 		struct tenant_config *t = &c->tenants[c->ntenants++];
 
 		*t = (struct tenant_config){.weight = 1, .concurrency = 64, .queue = 256};
@@ -294,8 +294,9 @@ static void read_admin(struct fields_ctx *ctx, json_t *v, void *base)
 		 !(c->has_admin_token = parse_hex_hash(a.token_sha256, c->admin_token)))
 		field_error(ctx, "token_sha256", "want 64 digits 0-9a-f");
 	else if (!a.token_sha256 && a.listen.address && strncmp(a.listen.address, "unix:", 5))
-		field_error(ctx, NULL,
-			    "no token: give \"token_file\", or listen on a Unix socket (unix:/PATH)");
+		field_error(
+			ctx, NULL,
+			"no token: give \"token_file\", or listen on a Unix socket (unix:/PATH)");
 	free(a.token);
 	free(a.token_file);
 	free(a.token_sha256);
@@ -341,7 +342,8 @@ static void read_limits(struct fields_ctx *ctx, json_t *v, void *base)
 		{"instances", FIELD_UINT, C(limits.instances), 1, 100000, false, NULL},
 		{"starting", FIELD_UINT, C(limits.starting), 1, 1000, false, NULL},
 		{"memory", FIELD_SIZE, C(limits.memory), 1 << 20, 1ULL << 50, false, NULL},
-		{"memory_reserve", FIELD_SIZE, C(limits.memory_reserve), 0, 1ULL << 50, false, NULL},
+		{"memory_reserve", FIELD_SIZE, C(limits.memory_reserve), 0, 1ULL << 50, false,
+		 NULL},
 	};
 	size_t at = fields_enter(ctx, "limits");
 
@@ -378,8 +380,7 @@ static void read_functions(struct fields_ctx *ctx, json_t *v, void *base)
 		return;
 	}
 	c->functions = calloc(json_object_size(v) + 1, sizeof(*c->functions));
-	json_object_foreach(v, name, o)
-	{
+	json_object_foreach (v, name, o) {
 		size_t in = fields_enter(ctx, name);
 		struct function_config *f = function_config_read(ctx, name, o);
 

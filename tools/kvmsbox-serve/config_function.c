@@ -63,12 +63,10 @@ static void read_env(struct fields_ctx *ctx, json_t *v, void *base)
 		return;
 	}
 	f->env.v = calloc(json_object_size(v) + 1, sizeof(*f->env.v));
-	json_object_foreach(v, name, value)
-	{
+	json_object_foreach (v, name, value) {
 		s = json_string_value(value);
 		if (!*name || strchr(name, '=') || !s || strlen(s) != json_string_length(value)) {
-			field_error(ctx, "env", "\"%s\": want a name without = and a string",
-				    name);
+			field_error(ctx, "env", "\"%s\": want a name without = and a string", name);
 			return;
 		}
 		if (!f->env.v || asprintf(&f->env.v[f->env.n++], "%s=%s", name, s) < 0) {

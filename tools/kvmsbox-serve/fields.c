@@ -112,11 +112,11 @@ static bool parse_units(const char *s, const char *const *units, const uint64_t 
 
 static bool parse_size_value(json_t *v, uint64_t *out)
 {
-	static const char *const units[] = {"", "K", "M", "G", "T", "KiB", "MiB", "GiB", "TiB",
-					    NULL};
-	static const uint64_t factors[] = {1,	      1ULL << 10, 1ULL << 20, 1ULL << 30,
-					   1ULL << 40, 1ULL << 10, 1ULL << 20, 1ULL << 30,
-					   1ULL << 40};
+	static const char *const units[] = {"",	   "K",	  "M",	 "G",	"T",
+					    "KiB", "MiB", "GiB", "TiB", NULL};
+	static const uint64_t factors[] = {1,	       1ULL << 10, 1ULL << 20,
+					   1ULL << 30, 1ULL << 40, 1ULL << 10,
+					   1ULL << 20, 1ULL << 30, 1ULL << 40};
 
 	if (json_is_string(v))
 		return parse_units(json_string_value(v), units, factors, out);
@@ -149,7 +149,8 @@ static void read_number(struct fields_ctx *ctx, const struct field *f, json_t *v
 
 	if (f->type == FIELD_TIME) {
 		if (!parse_time_value(v, &n))
-			field_error(ctx, f->name, "want seconds, or a time like \"250ms\" or \"30s\"");
+			field_error(ctx, f->name,
+				    "want seconds, or a time like \"250ms\" or \"30s\"");
 		else if (n < f->min || n > f->max)
 			field_error(ctx, f->name, "want a time from %g to %g seconds",
 				    (double)f->min / 1e9, (double)f->max / 1e9);
@@ -256,8 +257,7 @@ void fields_read(struct fields_ctx *ctx, json_t *object, const struct field *fie
 		field_error(ctx, NULL, "want an object, not %s", type_name(object));
 		return;
 	}
-	json_object_foreach(object, key, v)
-	{
+	json_object_foreach (object, key, v) {
 		for (i = 0; i < n && strcmp(fields[i].name, key); i++)
 			;
 		if (i == n) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON objects by table: each key's type, bounds and place; every error named; unknown keys refused. */
+/* JSON objects by table: a key's type, bounds and place. Errors are named, unknown keys refused. */
 #ifndef SERVE_FIELDS_H
 #define SERVE_FIELDS_H
 

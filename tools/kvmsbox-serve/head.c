@@ -307,9 +307,15 @@ bool http_head_has_token(const struct http_head *h, const char *name, const char
 
 bool http_field_is_hop_by_hop(const struct http_head *h, const char *name)
 {
-	static const char *const names[] = {"connection", "keep-alive", "proxy-authenticate",
-					    "proxy-authorization", "proxy-connection", "te",
-					    "trailer", "transfer-encoding", "upgrade"};
+	static const char *const names[] = {"connection",
+					    "keep-alive",
+					    "proxy-authenticate",
+					    "proxy-authorization",
+					    "proxy-connection",
+					    "te",
+					    "trailer",
+					    "transfer-encoding",
+					    "upgrade"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!strcasecmp(name, names[i]))

@@ -13,34 +13,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/pidfd.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "sentry/lib/err.h"
+#include "tools/kvmsbox-serve/channel.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 #include "tools/kvmsbox-serve/request.h"
 
-#define MAX_LINE    4096
-#define MAX_PACKETS 4096
-#define MAX_BATCH   32 /* messages of one instance before the others' turn */
-
-struct packet {
-	struct list_head node;
-	int fd;
-	size_t len;
-	char data[];
-};
+#define MAX_LINE  4096
+#define MAX_BATCH 32 /* messages of one instance before the others' turn */
 
 static uint64_t numbers;
 static uint64_t blank_retry_at;
 
 const char *instance_state_name(enum instance_state s)
 {
-	static const char *const names[] = {"blank", "starting", "snapshot", "ready",
+	static const char *const names[] = {"blank", "starting",  "snapshot",  "ready",
 					    "busy",  "finishing", "resetting", "ending"};
 
 	return names[s];
@@ -98,20 +89,6 @@ static void set_state(struct instance *i, enum instance_state s)
 	i->since = loop_now();
 }
 
-static void free_packets(struct instance *i)
-{
-	struct packet *p, *tmp;
-
-	list_for_each_entry_safe(p, tmp, &i->out, node)
-	{
-		if (p->fd >= 0)
-			close(p->fd);
-		free(p);
-	}
-	list_init(&i->out);
-	i->nout = 0;
-}
-
 static void instance_free(struct work *w)
 {
 	struct instance *i = container_of(w, struct instance, free_work);
@@ -127,92 +104,6 @@ static void instance_free(struct work *w)
 		function_put_if_unused(f);
 }
 
-static void close_channel(struct instance *i)
-{
-	int fd = i->channel.fd;
-
-	if (fd < 0)
-		return;
-	watch_del(&i->channel);
-	close(fd);
-	free_packets(i);
-}
-
-static void set_events(struct instance *i)
-{
-	watch_set(&i->channel, (i->paused ? 0 : EPOLLIN) | (i->nout ? EPOLLOUT : 0));
-}
-
-void instance_pause(struct instance *i, bool pause)
-{
-	/* Behind a closed end there is only what is buffered, and that's little. */
-	i->paused = pause && !i->lost;
-	set_events(i);
-}
-
-static ssize_t send_packet(struct instance *i, const struct iovec *iov, size_t n, int fd)
-{
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
-	ssize_t sent;
-
-	if (fd >= 0) {
-		msg.msg_control = control.space;
-		msg.msg_controllen = sizeof(control.space);
-		CMSG_FIRSTHDR(&msg)->cmsg_level = SOL_SOCKET;
-		CMSG_FIRSTHDR(&msg)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&msg)->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof(fd));
-	}
-	do
-		sent = sendmsg(i->channel.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-	while (sent < 0 && errno == EINTR);
-	if (sent < 0 && (errno == ENOBUFS || errno == ENOMEM))
-		return -EAGAIN;
-	return sent < 0 ? -errno : sent;
-}
-
-static void queue_packet(struct instance *i, const struct fn_msg *m, const void *data, size_t n,
-			 int fd)
-{
-	struct packet *p = malloc(sizeof(*p) + sizeof(*m) + n);
-
-	if (!p || i->nout >= MAX_PACKETS) {
-		/* Not from here: whoever sends still looks at the instance. */
-		free(p);
-		i->stuck = true;
-		timer_set(&i->timer, loop_now());
-		return;
-	}
-	p->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 16) : -1;
-	p->len = sizeof(*m) + n;
-	memcpy(p->data, m, sizeof(*m));
-	if (n)
-		memcpy(p->data + sizeof(*m), data, n);
-	list_add_tail(&p->node, &i->out);
-	i->nout++;
-	set_events(i);
-}
-
-void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n, int fd)
-{
-	struct fn_msg copy = *m;
-	struct iovec iov[2] = {{&copy, sizeof(copy)}, {(void *)(uintptr_t)data, n}};
-	ssize_t sent = -EAGAIN;
-
-	if (i->channel.fd < 0)
-		return;
-	copy.len = (uint32_t)n;
-	if (!i->nout)
-		sent = send_packet(i, iov, n ? 2 : 1, fd);
-	/* Other errors: the channel is closed, and its watch says so. */
-	if (sent == -EAGAIN)
-		queue_packet(i, &copy, data, n, fd);
-}
-
 static void send_type(struct instance *i, enum fn_type type)
 {
 	struct fn_msg m = {.type = type};
@@ -220,23 +111,11 @@ static void send_type(struct instance *i, enum fn_type type)
 	instance_send(i, &m, NULL, 0, -1);
 }
 
-static void flush_packets(struct instance *i)
+/* The channel has room again. */
+static void writable(struct instance *i)
 {
-	struct packet *p;
-	struct iovec iov;
-
-	while (!list_empty(&i->out)) {
-		p = list_first_entry(&i->out, struct packet, node);
-		iov = (struct iovec){p->data, p->len};
-		if (send_packet(i, &iov, 1, p->fd) == -EAGAIN)
-			return;
-		list_del(&p->node);
-		i->nout--;
-		if (p->fd >= 0)
-			close(p->fd);
-		free(p);
-	}
-	set_events(i);
+	if (!channel_flush(i))
+		return;
 	if (i->kind && i->kind->writable)
 		i->kind->writable(i);
 	if (i->state == INST_BUSY && i->req && i->kind->body)
@@ -360,7 +239,7 @@ void instance_end(struct instance *i)
 		return;
 	drop_request_state(i, true);
 	set_state(i, INST_ENDING);
-	close_channel(i);
+	channel_close(i);
 	pool_lost(i);
 	timer_set(&i->timer, loop_now() + server.config->timeouts.kill);
 }
@@ -368,6 +247,14 @@ void instance_end(struct instance *i)
 static void kill_process(struct instance *i)
 {
 	pidfd_send_signal(i->pidfd, SIGKILL, NULL, 0);
+}
+
+/* It went while it was to make its snapshot. Once may be an accident; twice isn't tried again. */
+static void start_lost(struct instance *i, const char *why)
+{
+	if (i->state == INST_SNAPSHOT && ++i->function->snapshot_failures > 1)
+		i->function->snapshot_failed = true;
+	pool_start_failed(i, why);
 }
 
 void instance_kill(struct instance *i, const char *why)
@@ -383,7 +270,7 @@ void instance_kill(struct instance *i, const char *why)
 		response_fail(i->req, 502, OUT_CRASHED, "crashed", "the function's sandbox failed");
 	kill_process(i);
 	if (was_starting)
-		pool_start_failed(i, why);
+		start_lost(i, why);
 	instance_end(i);
 }
 
@@ -409,6 +296,7 @@ static void count_start(struct instance *i, uint64_t took)
 
 	f->failures = 0;
 	f->retry_at = 0;
+	f->proven = true;
 	free(f->failure);
 	f->failure = NULL;
 	f->average_start = f->average_start ? (3 * f->average_start + took) / 4 : took;
@@ -438,8 +326,8 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 	i->resident = m->ready.resident;
 	pool_count_memory(i, MAX(i->resident, i->pss));
 	if (i->resident)
-		f->typical_memory = f->typical_memory ? (3 * f->typical_memory + i->resident) / 4
-						      : i->resident;
+		f->typical_memory =
+			f->typical_memory ? (3 * f->typical_memory + i->resident) / 4 : i->resident;
 	if (!first) {
 		f->stats.resets++;
 		f->stats.dirtied_pages += m->ready.dirtied;
@@ -449,7 +337,8 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 	}
 	if (i->current)
 		count_start(i, loop_now() - i->started);
-	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 && !f->snapshot_failed) {
+	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 &&
+	    !f->snapshot_failed) {
 		set_state(i, INST_SNAPSHOT);
 		timer_set(&i->timer, loop_now() + i->config->limits.start);
 		send_type(i, FN_SNAPSHOT);
@@ -469,6 +358,7 @@ static bool is_sealed(int fd)
 static void got_image(struct instance *i, const struct fn_msg *m, int *fd)
 {
 	if (i->state != INST_SNAPSHOT || *fd < 0 || !is_sealed(*fd)) {
+		i->function->snapshot_failed = true;
 		bad_message(i, m);
 		return;
 	}
@@ -570,65 +460,27 @@ static void dispatch(struct instance *i, const struct fn_msg *m, const char *dat
 	}
 }
 
-/* Takes the descriptor out of a message; closes more than one. */
-static int take_fd(struct msghdr *msg)
-{
-	struct cmsghdr *c;
-	int fd = -1, fds[8];
-	size_t n;
-
-	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), ARRAY_SIZE(fds));
-		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
-		for (size_t k = 0; k < n; k++) {
-			if (fd < 0)
-				fd = fds[k];
-			else
-				close(fds[k]);
-		}
-	}
-	return fd;
-}
-
-/* One message. 1: there was one; 0: the end; -EAGAIN. */
+/* One message, and what it means. 1: there was one; 0: the end; -EAGAIN. */
 static int receive(struct instance *i)
 {
-	static char data[FN_DATA_MAX + 1];
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(8 * sizeof(int))];
-	} control;
+	const char *data;
 	struct fn_msg m;
-	struct iovec iov[2] = {{&m, sizeof(m)}, {data, sizeof(data)}};
-	struct msghdr msg = {.msg_iov = iov,
-			     .msg_iovlen = 2,
-			     .msg_control = control.space,
-			     .msg_controllen = sizeof(control.space)};
-	ssize_t n = recvmsg(i->channel.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	int fd;
+	int fd, ret = channel_receive(i, &m, &data, &fd);
 
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
-	if (n == 0)
-		return 0;
-	fd = take_fd(&msg);
-	if ((size_t)n < sizeof(m) || m.len != (size_t)n - sizeof(m) || m.len > FN_DATA_MAX ||
-	    msg.msg_flags & MSG_TRUNC)
+	if (ret == -EPROTO)
 		instance_kill(i, "protocol: a message of the wrong size");
-	else
+	else if (ret > 0)
 		dispatch(i, &m, data, &fd);
 	if (fd >= 0)
 		close(fd);
-	return 1;
+	return ret == -EPROTO ? 1 : ret;
 }
 
 /* The sandbox closed its end, or died. Its last words come first: the process's end tells more. */
 static void channel_lost(struct instance *i)
 {
 	i->lost = true;
-	close_channel(i);
+	channel_close(i);
 	read_errors(i);
 	if (i->req)
 		response_fail(i->req, 502, OUT_CRASHED, "crashed", "the function's sandbox ended");
@@ -654,7 +506,7 @@ static void channel_ready(struct watch *w, uint32_t events)
 		i->paused = false;
 	}
 	if (events & EPOLLOUT)
-		flush_packets(i);
+		writable(i);
 	read_channel(i, MAX_BATCH);
 }
 
@@ -688,7 +540,7 @@ static void process_died(struct watch *w, uint32_t events)
 			response_fail(i->req, 502, OUT_CRASHED, "crashed",
 				      "the function's sandbox ended: %s", how);
 		if (was_starting)
-			pool_start_failed(i, i->last_words ?: how);
+			start_lost(i, i->last_words ?: how);
 		if (!i->function)
 			blank_retry_at = loop_now() + SEC;
 		instance_end(i);
@@ -724,7 +576,7 @@ static void instance_timeout(struct timer *t)
 	instance_kill(i, why);
 }
 
-/* The process is there: an instance in the state STARTING or BLANK. NULL: no memory, it is killed. */
+/* The process is there: an instance that is STARTING or BLANK. NULL: no memory. */
 static struct instance *instance_new(const struct spawned *s, enum instance_state state)
 {
 	struct instance *i = calloc(1, sizeof(*i));
@@ -745,8 +597,8 @@ static struct instance *instance_new(const struct spawned *s, enum instance_stat
 	list_init(&i->streams);
 	i->state = state;
 	i->started = i->since = loop_now();
-	if (watch_add(&i->channel, s->channel, EPOLLIN) || watch_add(&i->death, s->pidfd, EPOLLIN) ||
-	    watch_add(&i->errors, s->errors, EPOLLIN)) {
+	if (watch_add(&i->channel, s->channel, EPOLLIN) ||
+	    watch_add(&i->death, s->pidfd, EPOLLIN) || watch_add(&i->errors, s->errors, EPOLLIN)) {
 		watch_del(&i->channel);
 		watch_del(&i->death);
 		free(i);
@@ -870,7 +722,7 @@ void instance_invoke(struct instance *i, struct request *r, const void *data, si
 	m.invoke.id = r->number;
 	m.invoke.deadline_ns = r->deadline > now ? r->deadline - now : 1;
 	m.invoke.max_output = i->config->limits.output;
-	if (getrandom(m.invoke.entropy, sizeof(m.invoke.entropy), 0) != sizeof(m.invoke.entropy)) {
+	if (!random_bytes(m.invoke.entropy, sizeof(m.invoke.entropy))) {
 		instance_kill(i, "no randomness from the host");
 		return;
 	}

@@ -97,8 +97,8 @@ static void push(struct instance *i, struct request *r)
 			encode_body(s, r);
 		before = s->out.len;
 		if (before)
-			buf_consume(&s->out, stream_send(i, s->stream, buf_data(&s->out), before,
-							 false));
+			buf_consume(&s->out,
+				    stream_send(i, s->stream, buf_data(&s->out), before, false));
 		if (i->req != r)
 			return;
 	} while (s->out.len < before && (s->out.len || r->body.len));
@@ -110,12 +110,12 @@ static void push(struct instance *i, struct request *r)
 
 static bool is_forwarded(const struct http_head *h, const char *name)
 {
-	static const char *const not[] = {"authorization",   "host",		"content-length",
-					  "expect",	     "x-request-id",	"x-forwarded-for",
-					  "x-forwarded-proto"};
+	static const char *const not [] = {"authorization",    "host",	       "content-length",
+					   "expect",	       "x-request-id", "x-forwarded-for",
+					   "x-forwarded-proto"};
 
-	for (size_t k = 0; k < ARRAY_SIZE(not); k++) {
-		if (!strcasecmp(name, not[k]))
+	for (size_t k = 0; k < ARRAY_SIZE(not ); k++) {
+		if (!strcasecmp(name, not [k]))
 			return false;
 	}
 	return !http_field_is_hop_by_hop(h, name);
@@ -127,8 +127,8 @@ static void encode_head(struct http_state *s, struct request *r)
 	const char *host = http_head_find(h, "host", NULL);
 	bool sent = r->body.len || !r->body_done;
 
-	buf_printf(&s->out, "%s %s%s%s HTTP/1.1\r\nHost: %s\r\n", http_method_str(r->method), r->path,
-		   r->query ? "?" : "", r->query ?: "", host ?: "localhost");
+	buf_printf(&s->out, "%s %s%s%s HTTP/1.1\r\nHost: %s\r\n", http_method_str(r->method),
+		   r->path, r->query ? "?" : "", r->query ?: "", host ?: "localhost");
 	for (size_t k = 0; k < h->nfields; k++) {
 		if (is_forwarded(h, http_field_name(h, k)))
 			buf_printf(&s->out, "%s: %s\r\n", http_field_name(h, k),
@@ -240,7 +240,8 @@ static void acknowledge(struct instance *i, struct request *r)
 {
 	struct http_state *s = i->data;
 
-	if (s && s->stream && s->stream->unacked > s->stream->consumed && response_pending(r) < HIGH)
+	if (s && s->stream && s->stream->unacked > s->stream->consumed &&
+	    response_pending(r) < HIGH)
 		stream_consumed(i, s->stream, s->stream->unacked - s->stream->consumed);
 }
 

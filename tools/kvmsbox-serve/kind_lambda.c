@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "tools/kvmsbox-serve/client.h"
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/lambda_event.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 #include "tools/kvmsbox-serve/request.h"
 
 #define API	  "/2018-06-01/runtime/"
@@ -68,8 +68,10 @@ static void conn_reply(struct runtime_conn *c, unsigned int status, const char *
 	c->answering = false;
 	c->waits = false;
 	buf_printf(&c->out,
-		   "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s%s\r\n",
-		   status, http_reason(status), n, fields, c->keep_alive ? "" : "Connection: close\r\n");
+		   "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: "
+		   "%zu\r\n%s%s\r\n",
+		   status, http_reason(status), n, fields,
+		   c->keep_alive ? "" : "Connection: close\r\n");
 	buf_append(&c->out, body, n);
 	conn_push(c);
 }
@@ -92,12 +94,12 @@ static void trace_id(const struct request *r, char *text, size_t size)
 		snprintf(text, size, "%s", given);
 		return;
 	}
-	if (getrandom(b, sizeof(b), 0) != sizeof(b))
+	if (!random_bytes(b, sizeof(b)))
 		memcpy(b, &r->number, sizeof(r->number));
 	snprintf(text, size,
 		 "Root=1-%08llx-%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x%02x;Sampled=0",
-		 (unsigned long long)time(NULL), b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8],
-		 b[9], b[10], b[11]);
+		 (unsigned long long)time(NULL), b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
+		 b[8], b[9], b[10], b[11]);
 }
 
 /* The invocation that @c waits for. */
@@ -145,8 +147,7 @@ static void try_deliver(struct instance *i)
 
 	if (i->state != INST_BUSY || !r || i->delivered || !r->body_done)
 		return;
-	list_for_each_entry(s, &i->streams, node)
-	{
+	list_for_each_entry (s, &i->streams, node) {
 		struct runtime_conn *c = s->data;
 
 		if (c->waits) {
@@ -176,7 +177,7 @@ static void lambda_writable(struct instance *i)
 {
 	struct stream *s;
 
-	list_for_each_entry(s, &i->streams, node)
+	list_for_each_entry (s, &i->streams, node)
 		conn_push(s->data);
 }
 
@@ -185,7 +186,8 @@ static struct request *named_request(struct runtime_conn *c, const char *id, siz
 {
 	struct request *r = c->instance->req;
 
-	return r && c->instance->delivered && strlen(r->id) == n && !memcmp(r->id, id, n) ? r : NULL;
+	return r && c->instance->delivered && strlen(r->id) == n && !memcmp(r->id, id, n) ? r
+											  : NULL;
 }
 
 static void got_response(struct runtime_conn *c, struct request *r)
@@ -442,7 +444,7 @@ static void lambda_reset(struct instance *i, bool all)
 	i->delivered = false;
 	if (!all)
 		return;
-	list_for_each_entry_safe(s, tmp, &i->streams, node)
+	list_for_each_entry_safe (s, tmp, &i->streams, node)
 		conn_free(s->data);
 }
 

@@ -241,7 +241,8 @@ static void answer_status(struct instance *i, struct request *r, struct stdio_st
 	if (status && (s->streaming || !s->out.len)) {
 		/* Without output of its own, or too late for a status. */
 		if (s->streaming) {
-			response_fail(r, 502, OUT_FUNCTION_ERROR, "exit-status", "status %d", status);
+			response_fail(r, 502, OUT_FUNCTION_ERROR, "exit-status", "status %d",
+				      status);
 			return;
 		}
 		buf_printf(&s->out, "{\"error\":\"exit-status\",\"status\":%d}\n", status);

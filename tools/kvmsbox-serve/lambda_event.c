@@ -35,7 +35,7 @@ static json_t *event_headers(const struct http_head *h, json_t **cookies)
 	for (size_t k = 0; k < h->nfields; k++) {
 		const char *given = http_field_name(h, k), *value = http_field_value(h, k);
 
-		for (n = 0; given[n] && n < sizeof(name) - 1; n++)
+		for (n = 0; n < sizeof(name) - 1 && given[n]; n++)
 			name[n] = (char)tolower((unsigned char)given[n]);
 		name[n] = 0;
 		if (!strcmp(name, "authorization") || http_field_is_hop_by_hop(h, name))
@@ -53,9 +53,10 @@ static json_t *event_headers(const struct http_head *h, json_t **cookies)
 
 static int hex_digit(char c)
 {
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10
-					   : c >= 'A' && c <= 'F'   ? c - 'A' + 10
-								     : -1;
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
+				      : -1;
 }
 
 /* Undoes %XX and +, into @out, which has room for @n + 1 bytes. */
@@ -195,8 +196,7 @@ static void answer_fields(struct request *r, json_t *result)
 	size_t i, k;
 	char number[40];
 
-	json_object_foreach(headers, name, v)
-	{
+	json_object_foreach (headers, name, v) {
 		const char *value = json_string_value(v);
 
 		if (json_is_integer(v)) {
@@ -212,8 +212,7 @@ static void answer_fields(struct request *r, json_t *result)
 	}
 	if (!typed)
 		response_field(r, "Content-Type", "application/json");
-	json_array_foreach(json_object_get(result, "cookies"), i, v)
-	{
+	json_array_foreach (json_object_get(result, "cookies"), i, v) {
 		if (json_is_string(v) && is_field("cookie", json_string_value(v)))
 			response_field(r, "Set-Cookie", json_string_value(v));
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * kvmsbox-serve: functions of many tenants over HTTP, each request in a sandbox. A program of its
- * own, because it needs libraries that kvmsbox doesn't; kvmsbox serve runs it (tools/kvmsbox/serve.c)
- * and says with KVMSBOX_SELF where it is itself.
+ * own, because it needs libraries that kvmsbox doesn't; kvmsbox serve (tools/kvmsbox/serve.c) runs
+ * it and says with KVMSBOX_SELF where it is itself.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -182,7 +182,7 @@ static char *find_kvmsbox(const struct config *c)
 	return access(path, X_OK) ? NULL : realpath(path, NULL);
 }
 
-static void print_errors(const struct buf *errors)
+static int print_errors(const struct buf *errors)
 {
 	const char *s = errors->len ? buf_data(errors) : "";
 
@@ -190,6 +190,7 @@ static void print_errors(const struct buf *errors)
 		n = strcspn(s, "\n");
 		complain("%.*s", (int)n, s);
 	}
+	return EXIT_SERVER;
 }
 
 static int start(struct buf *errors)
@@ -217,12 +218,10 @@ static int check(void)
 
 	if (loop_init() || reload_init())
 		return complain("out of memory");
-	list_for_each_entry(f, &server.functions, node)
+	list_for_each_entry (f, &server.functions, node)
 		functions++;
-	if (reload_problems()->len) {
-		print_errors(reload_problems());
-		return EXIT_SERVER;
-	}
+	if (reload_problems()->len)
+		return print_errors(reload_problems());
 	printf("%s: %zu tenants, %u functions\n", server.config->path, server.config->ntenants,
 	       functions);
 	return 0;
@@ -238,6 +237,7 @@ static int serve(void)
 	buf_append(&errors, "", 1);
 	if (err) {
 		print_errors(&errors);
+		buf_fini(&errors);
 		server.stopping = true;
 		listeners_close();
 		pool_stop();
@@ -279,7 +279,8 @@ int main(int argc, char **argv)
 			only_check = true;
 	}
 	if (optind < argc)
-		return complain("unexpected argument \"%s\": see kvmsbox serve --help", argv[optind]);
+		return complain("unexpected argument \"%s\": see kvmsbox serve --help",
+				argv[optind]);
 	if (!path)
 		return complain("no configuration: kvmsbox serve --config FILE");
 	list_init(&server.tenants);
@@ -288,8 +289,9 @@ int main(int argc, char **argv)
 	server.config = config_read(path, &errors);
 	if (!server.config) {
 		buf_append(&errors, "", 1);
-		print_errors(&errors);
-		return EXIT_SERVER;
+		opt = print_errors(&errors);
+		buf_fini(&errors);
+		return opt;
 	}
 	http_parser_set_max_header_size((uint32_t)server.config->limits.header + 65536);
 	if (log_open(only_check ? "/dev/null" : server.config->log_path, server.config->log_level))

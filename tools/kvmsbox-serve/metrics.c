@@ -22,9 +22,9 @@ static void write_requests(struct buf *out)
 {
 	struct function *f;
 
-	head(out, "requests_total", "counter", "Requests to functions that have ended, by outcome.");
-	list_for_each_entry(f, &server.functions, node)
-	{
+	head(out, "requests_total", "counter",
+	     "Requests to functions that have ended, by outcome.");
+	list_for_each_entry (f, &server.functions, node) {
 		for (size_t k = 0; !f->gone && k < NR_OUTCOMES; k++)
 			buf_printf(out,
 				   "kvmsbox_requests_total{tenant=\"%s\",function=\"%s\",outcome="
@@ -63,8 +63,7 @@ static void write_columns(struct buf *out)
 
 	for (size_t k = 0; k < ARRAY_SIZE(columns); k++) {
 		head(out, columns[k].name, columns[k].type, columns[k].help);
-		list_for_each_entry(f, &server.functions, node)
-		{
+		list_for_each_entry (f, &server.functions, node) {
 			if (f->gone)
 				continue;
 			memcpy(&v, (const char *)&f->stats + columns[k].offset, sizeof(v));
@@ -81,8 +80,7 @@ static void write_histogram(struct buf *out, const char *name, const char *help,
 	uint64_t sum;
 
 	head(out, name, "histogram", help);
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (f->gone)
 			continue;
 		h = (const void *)((const char *)&f->stats + offset);
@@ -108,12 +106,11 @@ static void write_instances(struct buf *out)
 	struct function *f;
 
 	head(out, "instances", "gauge", "Instances, by state.");
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (f->gone)
 			continue;
 		memset(counts, 0, sizeof(counts));
-		list_for_each_entry(i, &f->instances, node)
+		list_for_each_entry (i, &f->instances, node)
 			counts[i->state]++;
 		for (unsigned int s = INST_STARTING; s <= INST_ENDING; s++)
 			buf_printf(out, "kvmsbox_instances{function=\"%s\",state=\"%s\"} %u\n",
@@ -121,8 +118,7 @@ static void write_instances(struct buf *out)
 				   counts[s]);
 	}
 	head(out, "queue_length", "gauge", "Requests that wait for an instance.");
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (!f->gone)
 			buf_printf(out, "kvmsbox_queue_length{function=\"%s\"} %u\n",
 				   f->config->name, f->queued);
@@ -134,15 +130,15 @@ static void write_tenants(struct buf *out)
 	struct tenant *t;
 
 	head(out, "tenant_running", "gauge", "Requests of a tenant that run.");
-	list_for_each_entry(t, &server.tenants, node)
+	list_for_each_entry (t, &server.tenants, node)
 		buf_printf(out, "kvmsbox_tenant_running{tenant=\"%s\"} %u\n", t->config->name,
 			   t->running);
 	head(out, "tenant_queued", "gauge", "Requests of a tenant that wait.");
-	list_for_each_entry(t, &server.tenants, node)
+	list_for_each_entry (t, &server.tenants, node)
 		buf_printf(out, "kvmsbox_tenant_queued{tenant=\"%s\"} %u\n", t->config->name,
 			   t->queued);
 	head(out, "tenant_memory_bytes", "gauge", "Memory of a tenant's instances.");
-	list_for_each_entry(t, &server.tenants, node)
+	list_for_each_entry (t, &server.tenants, node)
 		buf_printf(out, "kvmsbox_tenant_memory_bytes{tenant=\"%s\"} %llu\n",
 			   t->config->name, (unsigned long long)t->memory);
 }

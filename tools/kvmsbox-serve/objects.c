@@ -22,8 +22,7 @@ struct tenant *tenant_find(const char *name)
 {
 	struct tenant *t;
 
-	list_for_each_entry(t, &server.tenants, node)
-	{
+	list_for_each_entry (t, &server.tenants, node) {
 		if (!t->gone && !strcmp(t->config->name, name))
 			return t;
 	}
@@ -36,8 +35,7 @@ struct tenant *tenant_by_token(const char *token, size_t n)
 	struct tenant *t, *found = NULL;
 
 	token_hash(token, n, hash);
-	list_for_each_entry(t, &server.tenants, node)
-	{
+	list_for_each_entry (t, &server.tenants, node) {
 		for (size_t k = 0; k < t->config->ntokens; k++) {
 			if (!CRYPTO_memcmp(hash, t->config->tokens[k], sizeof(hash)) && !t->gone)
 				found = t;
@@ -114,13 +112,11 @@ int tenants_apply(const struct config *c)
 		if (err)
 			return err;
 	}
-	list_for_each_entry_safe(t, tmp, &server.tenants, node)
-	{
+	list_for_each_entry_safe (t, tmp, &server.tenants, node) {
 		if (config_tenant(c, t->config->name))
 			continue;
 		t->gone = true;
-		list_for_each_entry_safe(f, ftmp, &server.functions, node)
-		{
+		list_for_each_entry_safe (f, ftmp, &server.functions, node) {
 			if (f->tenant == t)
 				function_remove(f);
 		}
@@ -133,8 +129,7 @@ struct function *function_find(const char *name)
 {
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (!f->gone && !strcmp(f->config->name, name))
 			return f;
 	}
@@ -164,8 +159,7 @@ static void disown_instances(struct function *f)
 {
 	struct instance *i;
 
-	list_for_each_entry(i, &f->instances, node)
-	{
+	list_for_each_entry (i, &f->instances, node) {
 		if (i->current && !list_empty(&i->in_ready))
 			list_del(&i->in_ready);
 		i->current = false;
@@ -174,8 +168,8 @@ static void disown_instances(struct function *f)
 	if (f->image_fd >= 0)
 		close(f->image_fd);
 	f->image_fd = -1;
-	f->snapshot_failed = false;
-	f->failures = 0;
+	f->snapshot_failed = f->proven = false;
+	f->failures = f->snapshot_failures = 0;
 	f->retry_at = f->no_room_until = 0;
 	free(f->failure);
 	f->failure = NULL;

@@ -22,13 +22,14 @@
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/request.h"
 
-#define TICK		 (200 * MSEC)
-#define UNKNOWN_MEMORY	 (64ULL << 20)
-#define MIN_BACKOFF	 (200 * MSEC)
-#define MAX_BACKOFF	 (30 * SEC)
-#define LOG_LINES	 1000 /* of a function's stderr, a second */
+#define TICK		  (200 * MSEC)
+#define UNKNOWN_MEMORY	  (64ULL << 20)
+#define MIN_BACKOFF	  (200 * MSEC)
+#define MAX_BACKOFF	  (30 * SEC)
+#define LOG_LINES	  1000 /* of a function's stderr, a second */
 #define MAX_RESTORE_FAILS 2
-#define NO_ROOM_WAIT	 SEC
+#define MAX_ACCIDENTS	  3
+#define NO_ROOM_WAIT	  SEC
 
 static struct work kick_work;
 static struct timer tick_timer;
@@ -57,14 +58,19 @@ static bool is_current(const struct instance *i)
 	return i->current && !i->function->gone;
 }
 
+/* Nothing is left to do for it, and nothing will come. */
+static bool is_closing(const struct function *f)
+{
+	return (f->draining || server.stopping) && !f->queued;
+}
+
 /* The instance that has been idle for longest, not one of @but, not of a function in demand. */
 static struct instance *coldest(const struct function *but, bool below_min)
 {
 	struct instance *best = NULL, *i;
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (f == but || f->queued || list_empty(&f->ready) ||
 		    (!below_min && f->live <= f->config->instances.min))
 			continue;
@@ -86,7 +92,6 @@ static void shed(struct instance *i, const char *why)
 		log_str(&l, "why", why);
 		log_end(&l);
 	}
-	server.shed++;
 	i->function->stats.shed++;
 	instance_end(i);
 }
@@ -133,8 +138,7 @@ static bool start_one(struct function *f)
 
 static bool may_start(const struct function *f)
 {
-	return !f->draining && !f->gone && !server.stopping && loop_now() >= f->retry_at &&
-	       loop_now() >= f->no_room_until &&
+	return !f->gone && loop_now() >= f->retry_at && loop_now() >= f->no_room_until &&
 	       f->live < f->config->instances.max &&
 	       server.starting < server.config->limits.starting &&
 	       !(f->starting && f->image_fd < 0 && f->config->snapshot && !f->snapshot_failed);
@@ -165,8 +169,7 @@ static struct function *hungriest(void)
 	struct function *best = NULL, *f;
 	double best_share = 0, share;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		if (!f->queued || !may_start(f) || f->starting >= starts_wanted(f))
 			continue;
 		share = (double)f->tenant->instances / (double)f->tenant->config->weight;
@@ -182,9 +185,9 @@ static void fill_to_min(void)
 {
 	struct function *f;
 
-	list_for_each_entry(f, &server.functions, node)
-	{
-		while (f->live < f->config->instances.min && may_start(f)) {
+	list_for_each_entry (f, &server.functions, node) {
+		while (f->live < f->config->instances.min && !f->draining && !server.stopping &&
+		       may_start(f)) {
 			if (!make_room(f, false) || !start_one(f))
 				break;
 		}
@@ -233,7 +236,7 @@ void pool_ready(struct instance *i)
 {
 	struct function *f = i->function;
 
-	if (!is_current(i) || f->draining || server.stopping) {
+	if (!is_current(i) || is_closing(f)) {
 		instance_end(i);
 		return;
 	}
@@ -259,6 +262,16 @@ static uint64_t backoff(unsigned int failures)
 	uint64_t t = MIN_BACKOFF << MIN(failures, 10U);
 
 	return MIN(t, MAX_BACKOFF);
+}
+
+static bool is_hopeless(const struct function *f)
+{
+	return f->failures >= (f->proven ? MAX_ACCIDENTS : 1);
+}
+
+bool pool_is_failing(const struct function *f)
+{
+	return !f->live && f->retry_at > loop_now() && is_hopeless(f);
 }
 
 /* @i is still counted; the caller ends it. */
@@ -289,7 +302,7 @@ void pool_start_failed(struct instance *i, const char *why)
 		f->retry_at = 0;
 		return;
 	}
-	if (!i->cold || f->live > f->starting)
+	if (!i->cold || f->live > f->starting || !is_hopeless(f))
 		return;
 	admission_refuse_all(f, 502, OUT_START_FAILED, "start-failed", why);
 }
@@ -304,9 +317,8 @@ void pool_retire(struct function *f)
 {
 	struct instance *i, *tmp;
 
-	list_for_each_entry_safe(i, tmp, &f->instances, node)
-	{
-		if ((!is_current(i) || f->draining) &&
+	list_for_each_entry_safe (i, tmp, &f->instances, node) {
+		if ((!is_current(i) || is_closing(f)) &&
 		    (i->state == INST_STARTING || i->state == INST_SNAPSHOT ||
 		     i->state == INST_READY || i->state == INST_RESETTING))
 			instance_end(i);
@@ -319,15 +331,13 @@ void pool_stop(void)
 	struct instance *i, *tmp;
 	struct function *f, *ftmp;
 
-	list_for_each_entry_safe(f, ftmp, &server.functions, node)
-	{
-		list_for_each_entry_safe(i, tmp, &f->instances, node)
-		{
-			if (!i->req)
+	list_for_each_entry_safe (f, ftmp, &server.functions, node) {
+		list_for_each_entry_safe (i, tmp, &f->instances, node) {
+			if (!i->req && !f->queued)
 				instance_end(i);
 		}
 	}
-	list_for_each_entry_safe(i, tmp, &server.blanks, node)
+	list_for_each_entry_safe (i, tmp, &server.blanks, node)
 		instance_end(i);
 }
 
@@ -375,10 +385,8 @@ static void sample_memory(void)
 	struct function *f;
 
 	turn++;
-	list_for_each_entry(f, &server.functions, node)
-	{
-		list_for_each_entry(i, &f->instances, node)
-		{
+	list_for_each_entry (f, &server.functions, node) {
+		list_for_each_entry (i, &f->instances, node) {
 			if ((i->number + turn) % MAX(1U, server.instances / 4) ||
 			    i->state < INST_READY || i->state == INST_ENDING)
 				continue;
@@ -392,10 +400,11 @@ static void shed_idle(struct function *f)
 {
 	struct instance *i, *tmp;
 
-	list_for_each_entry_safe(i, tmp, &f->ready, in_ready)
-	{
-		if (f->live > f->config->instances.min && !f->queued &&
-		    loop_now() - i->since >= f->config->instances.idle)
+	list_for_each_entry_safe (i, tmp, &f->ready, in_ready) {
+		if (is_closing(f))
+			instance_end(i);
+		else if (f->live > f->config->instances.min && !f->queued &&
+			 loop_now() - i->since >= f->config->instances.idle)
 			shed(i, "idle");
 	}
 }
@@ -406,8 +415,7 @@ static void each_second(void)
 	struct function *f;
 
 	read_meminfo();
-	list_for_each_entry(f, &server.functions, node)
-	{
+	list_for_each_entry (f, &server.functions, node) {
 		f->log_lines = LOG_LINES;
 		if (f->lines_dropped) {
 			log_say(LOG_WARN, "stderr", "%s: %llu lines dropped: more than %d a second",
@@ -428,7 +436,7 @@ static void tick(struct timer *t)
 	struct function *f;
 
 	timer_set(t, loop_now() + TICK);
-	list_for_each_entry(f, &server.functions, node)
+	list_for_each_entry (f, &server.functions, node)
 		shed_idle(f);
 	sample_memory();
 	if (loop_now() - last_second >= SEC) {

@@ -11,6 +11,8 @@ void pool_kick(void);
 /* From instance.c. */
 void pool_ready(struct instance *i);
 void pool_start_failed(struct instance *i, const char *why);
+/* No instance, and starting one fails again and again: until f->retry_at nobody waits for it. */
+bool pool_is_failing(const struct function *f);
 void pool_image(struct instance *i, int fd);
 /* @i counts no more: it is ending. */
 void pool_lost(struct instance *i);
@@ -18,7 +20,7 @@ void pool_lost(struct instance *i);
 void pool_count_memory(struct instance *i, uint64_t bytes);
 /* @f has a new version, or none: its instances of older ones end when they are idle. */
 void pool_retire(struct function *f);
-/* Ends every instance that runs no request. */
+/* Ends every instance that runs no request and for which none waits. */
 void pool_stop(void);
 
 #endif

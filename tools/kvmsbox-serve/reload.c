@@ -69,8 +69,9 @@ static void read_manifest(const char *path, const char *name)
 	if (!fc)
 		return;
 	if (in_config(name)) {
-		buf_printf(&problems, "%s: /: the configuration has a function \"%s\": rename one\n",
-			   path, name);
+		buf_printf(&problems,
+			   "%s: /: the configuration has a function \"%s\": rename one\n", path,
+			   name);
 		function_config_put(fc);
 	} else if (function_apply(fc)) {
 		buf_printf(&problems, "%s: out of memory\n", path);
@@ -89,8 +90,7 @@ static void remove_missing(void)
 {
 	struct function *f, *tmp;
 
-	list_for_each_entry_safe(f, tmp, &server.functions, node)
-	{
+	list_for_each_entry_safe (f, tmp, &server.functions, node) {
 		const char *source = f->config->source;
 		bool from_config = !strcmp(source, server.config->path);
 
@@ -206,8 +206,10 @@ static void keep_listeners(struct config *new, struct config *old)
 		changed = !same(listen[k].address, old->listen[k].address) ||
 			  !same(listen[k].cert, old->listen[k].cert);
 	if (changed)
-		log_say(LOG_WARN, "reload", "%s: listen, admin.listen, manifests and log.file change "
-					    "with a restart only", new->path);
+		log_say(LOG_WARN, "reload",
+			"%s: listen, admin.listen, manifests and log.file change "
+			"with a restart only",
+			new->path);
 	new->listen = old->listen;
 	new->nlisten = old->nlisten;
 	new->admin = old->admin;

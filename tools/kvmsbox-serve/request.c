@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "tools/kvmsbox-serve/client.h"
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/pool.h"
+#include "tools/kvmsbox-serve/random.h"
 
-/* A longer body is passed on while it comes; a shorter one is complete before it takes an instance. */
+/* A longer body is passed on while it comes; a shorter one is complete before that. */
 #define BODY_WHOLE 131072
 
 static uint64_t numbers;
@@ -34,7 +34,7 @@ static void choose_id(struct request *r)
 		snprintf(r->id, sizeof(r->id), "%s", given);
 		return;
 	}
-	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+	if (!random_bytes(bytes, sizeof(bytes)))
 		memcpy(bytes, &r->number, sizeof(r->number));
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		snprintf(r->id + 2 * i, 3, "%02x", bytes[i]);
@@ -54,7 +54,7 @@ static void log_request(struct request *r, enum outcome outcome)
 	if (!log_begin(&l, LOG_INFO, "request"))
 		return;
 	log_str(&l, "request_id", r->id);
-	log_str(&l, "tenant", r->tenant_name);
+	log_str(&l, "tenant", r->function->tenant->config->name);
 	log_str(&l, "function", r->function->config->name);
 	log_str(&l, "method", http_method_str(r->method));
 	log_str(&l, "path", r->path);
@@ -120,17 +120,23 @@ static void deadline_over(struct timer *t)
 static int refuse_early(struct client *c, struct function *f)
 {
 	uint64_t wait = f->retry_at > loop_now() ? f->retry_at - loop_now() : 0;
+	enum outcome outcome = OUT_OVERLOADED;
 
 	if (f->draining) {
 		reply_error(c, 503, "draining", SEC, "this function is being taken out of service");
-	} else if (!f->live && wait) {
+	} else if (pool_is_failing(f)) {
 		reply_error(c, 503, "start-failed", wait, "the function doesn't start: %s",
 			    f->failure ?: "unknown");
+	} else if (f->reading >= f->config->limits.queue + f->config->limits.concurrency) {
+		/* Their bodies take memory before they are in any queue. */
+		reply_error(c, 429, "queue-full", SEC,
+			    "too many requests of this function are being read");
+		outcome = OUT_LIMITED;
 	} else {
 		return 0;
 	}
-	f->stats.outcomes[OUT_OVERLOADED]++;
-	f->tenant->outcomes[OUT_OVERLOADED]++;
+	f->stats.outcomes[outcome]++;
+	f->tenant->outcomes[outcome]++;
 	return 1;
 }
 
@@ -168,7 +174,6 @@ int request_new(struct client *c, struct function *f, const char *path, size_t p
 	r->client = c;
 	r->head = &c->reader.head;
 	r->function = f;
-	r->tenant_name = f->tenant->config->name;
 	r->method = (enum http_method)c->reader.parser.method;
 	r->number = ++numbers;
 	r->arrived = loop_now();
@@ -278,7 +283,6 @@ void response_field(struct request *r, const char *name, const char *value)
 
 void response_head_end(struct request *r, int64_t length)
 {
-	/* A client that still sends what nobody will read can't be told apart from its next request. */
 	client_head_end(r->client, length);
 }
 

@@ -90,7 +90,8 @@ static struct function *authorize(struct client *c, const char *name, size_t n)
 
 	if (!t) {
 		reply_error(c, 401, "unauthorized", 0, "%s",
-			    token ? "no tenant has this token" : "want Authorization: Bearer TOKEN");
+			    token ? "no tenant has this token"
+				  : "want Authorization: Bearer TOKEN");
 		return NULL;
 	}
 	if (t->config->disabled) {

@@ -22,8 +22,8 @@ struct instance;
 struct kind_ops;
 
 struct tenant {
-	struct list_head node;	    /* server.tenants */
-	struct list_head functions; /* function.of_tenant */
+	struct list_head node;	      /* server.tenants */
+	struct list_head functions;   /* function.of_tenant */
 	struct tenant_config *config; /* own copy, replaced by a reload */
 	unsigned int running, queued, instances;
 	uint64_t memory; /* of its instances */
@@ -43,13 +43,15 @@ struct function {
 	uint64_t version;
 	int image_fd;	      /* the snapshot of this version, or -1 */
 	bool snapshot_failed; /* of this version: start cold */
+	unsigned int snapshot_failures;
 	bool draining, gone;
+	bool proven; /* this version has started before: a failure may be an accident */
 	unsigned int reading, queued, running; /* requests */
-	unsigned int live, starting, nready; /* of this version, not ending */
-	unsigned int failures;		     /* starts, in a row */
-	uint64_t retry_at;		     /* no start before that */
-	uint64_t no_room_until;		     /* nor before that */
-	char *failure;			     /* why the last one failed */
+	unsigned int live, starting, nready;   /* of this version, not ending */
+	unsigned int failures;		       /* starts, in a row */
+	uint64_t retry_at;		       /* no start before that */
+	uint64_t no_room_until;		       /* nor before that */
+	char *failure;			       /* why the last one failed */
 	uint64_t typical_memory, average_run, average_start;
 	unsigned int log_lines; /* that its stderr may still fill in this second */
 	uint64_t lines_dropped;
@@ -65,7 +67,6 @@ struct request {
 	const struct http_head *head; /* the client's */
 	struct function *function;
 	struct instance *instance; /* REQ_RUNNING */
-	const char *tenant_name;
 	char id[65];
 	uint64_t number;
 	enum http_method method;
@@ -96,10 +97,10 @@ enum instance_state {
 struct stream {
 	struct list_head node; /* instance.streams */
 	uint32_t id;
-	uint32_t credit;  /* bytes that may be sent */
-	uint32_t unacked; /* received, and not yet said FN_WINDOW for */
+	uint32_t credit;   /* bytes that may be sent */
+	uint32_t unacked;  /* received, and not yet said FN_WINDOW for */
 	uint32_t consumed; /* of these, dealt with */
-	uint32_t window;  /* bytes the other end may still send */
+	uint32_t window;   /* bytes the other end may still send */
 	struct instance *instance;
 	bool sent_end, got_end;
 	void *data; /* the kind's */
@@ -113,10 +114,10 @@ struct instance {
 	enum instance_state state;
 	const struct kind_ops *kind;
 	bool cold, paused;
-	bool current; /* of its function's version, and not ending */
+	bool current;	/* of its function's version, and not ending */
 	bool delivered; /* lambda: the program has the request */
-	bool lost;    /* the channel's other end is closed */
-	bool stuck;   /* too much waits for it */
+	bool lost;	/* the channel's other end is closed */
+	bool stuck;	/* too much waits for it */
 	pid_t pid;
 	int pidfd;
 	struct watch channel, death, errors;
@@ -127,14 +128,14 @@ struct instance {
 	struct request *req; /* BUSY */
 	struct list_head streams;
 	uint32_t next_stream, nstreams;
-	uint16_t port; /* http: what it listens on */
-	void *data; /* the kind's, of one request */
+	uint16_t port;		   /* http: what it listens on */
+	void *data;		   /* the kind's, of one request */
 	struct buf line, own_line; /* unfinished lines: the function's stderr, the process's own */
 	char *last_words;
-	char request_id[65]; /* of the last request, for late stderr */
-	uint64_t since_reset, requests; /* that it has begun */
+	char request_id[65];		 /* of the last request, for late stderr */
+	uint64_t since_reset, requests;	 /* that it has begun */
 	uint64_t resident, pss, counted; /* counted: in the sums */
-	uint64_t started, since;				/* in this state */
+	uint64_t started, since;	 /* in this state */
 };
 
 struct server {
@@ -146,7 +147,7 @@ struct server {
 	double vtime;
 	bool stopping;
 	uint64_t started;
-	uint64_t accepted, refused, shed, blank_starts;
+	uint64_t accepted, refused, blank_starts;
 	uint64_t http_errors[6]; /* answered without a function, by status / 100 */
 	char *kvmsbox;
 };

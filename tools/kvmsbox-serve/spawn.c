@@ -70,7 +70,7 @@ static const char **sandbox_environment(void)
 	return v;
 }
 
-/* In the child, which shares our memory until it execs: only what touches descriptors and signals. */
+/* In the child, which shares our memory until it execs: only descriptors and signals. */
 static void __attribute__((noreturn))
 become_sandbox(pid_t parent, const char *const *argv, const char *const *envp, int channel,
 	       int errors, int null, int image)
@@ -220,7 +220,8 @@ int spawn_cold(const struct function_config *fc, struct spawned *s)
 int spawn_restore(int image_fd, struct spawned *s)
 {
 	const char *blank[] = {server.kvmsbox, "restore", "--channel", "3", "--blank", NULL};
-	const char *image[] = {server.kvmsbox, "restore", "--channel", "3", "--image-fd", "4", NULL};
+	const char *image[] = {server.kvmsbox, "restore", "--channel", "3",
+			       "--image-fd",   "4",	  NULL};
 
 	return spawn(image_fd >= 0 ? image : blank, image_fd, s);
 }

@@ -21,8 +21,9 @@ const char *const outcome_names[NR_OUTCOMES] = {
 	[OUT_OVERLOADED] = "overloaded",
 };
 
-const double bucket_bounds[NR_BUCKETS] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
-					  0.05,	  0.1,	   0.25,   0.5,	  1,	  2.5,	 10,   60};
+const double bucket_bounds[NR_BUCKETS] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+					  0.01,	  0.025,   0.05,   0.1,	  0.25,	  0.5,
+					  1,	  2.5,	   10,	   60};
 
 void histogram_add(struct histogram *h, uint64_t ns)
 {

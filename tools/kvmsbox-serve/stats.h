@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is counted, by function. Histograms: fixed buckets since the start, and fine ones of the last minute. */
+/* What is counted, by function. Histograms: since the start, and finer ones of the last minute. */
 #ifndef SERVE_STATS_H
 #define SERVE_STATS_H
 
@@ -49,6 +49,7 @@ extern const double bucket_bounds[NR_BUCKETS]; /* seconds */
 void histogram_add(struct histogram *h, uint64_t ns);
 void recent_add(struct recent *r, uint64_t now, uint64_t ns);
 /* The quantiles @q (ascending) of the last minute in ns, into @out; returns how many there were. */
-uint64_t recent_quantiles(struct recent *r, uint64_t now, const double *q, size_t nq, uint64_t *out);
+uint64_t recent_quantiles(struct recent *r, uint64_t now, const double *q, size_t nq,
+			  uint64_t *out);
 
 #endif

@@ -9,8 +9,7 @@ struct stream *stream_find(struct instance *i, uint32_t id)
 {
 	struct stream *s;
 
-	list_for_each_entry(s, &i->streams, node)
-	{
+	list_for_each_entry (s, &i->streams, node) {
 		if (s->id == id)
 			return s;
 	}
