@@ -327,6 +327,85 @@ static int run_http(void)
 	}
 }
 
+/* ---- a server of HTTP, and a runtime of AWS Lambda's: just enough of both ---- */
+
+/* A whole message: head and body. Its length, 0 at the end of the connection. */
+static size_t read_message(int fd, char *buf, size_t size, char **text, size_t *len)
+{
+	size_t n = 0, want = size;
+	char *end = NULL, *cl;
+
+	while (n < want) {
+		ssize_t got = read(fd, buf + n, size - 1 - n);
+
+		if (got <= 0)
+			return 0;
+		n += (size_t)got;
+		buf[n] = 0;
+		if (!end && (end = strstr(buf, "\r\n\r\n"))) {
+			cl = strcasestr(buf, "\r\ncontent-length:");
+			*text = end + 4;
+			*len = cl && cl < end ? strtoul(cl + 17, NULL, 10) : 0;
+			want = (size_t)(*text - buf) + *len;
+		}
+	}
+	return n;
+}
+
+static int run_web(void)
+{
+	int s = listener(8080), requests = 0;
+
+	for (;;) {
+		int c = accept(s, NULL, NULL);
+		char *text, answer[512];
+		size_t len;
+
+		while (c >= 0 && read_message(c, body, sizeof(body), &text, &len)) {
+			int n = snprintf(answer, sizeof(answer), "%d %.*s", ++requests,
+					 (int)(len < 200 ? len : 200), text);
+
+			dprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", n, answer);
+		}
+		close(c);
+	}
+	return 0;
+}
+
+static int run_lambda(void)
+{
+	const char *api = getenv("AWS_LAMBDA_RUNTIME_API");
+	struct sockaddr_in sin = {.sin_family = AF_INET,
+				  .sin_port = htons((uint16_t)atoi(strchr(api, ':') + 1)),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0), requests = 0;
+	char *text, id[64], answer[512];
+	size_t len;
+
+	if (connect(fd, (void *)&sin, sizeof(sin)))
+		return 1;
+	for (;;) {
+		char *at;
+		int n;
+
+		dprintf(fd, "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: %s\r\n\r\n",
+			api);
+		if (!read_message(fd, body, sizeof(body), &text, &len))
+			return 2;
+		at = strcasestr(body, "lambda-runtime-aws-request-id:");
+		if (!at || sscanf(at + 30, " %63[^\r]", id) != 1)
+			return 3;
+		n = snprintf(answer, sizeof(answer), "{\"n\":%d,\"event\":%.*s}", ++requests,
+			     (int)(len < 200 ? len : 200), text);
+		dprintf(fd,
+			"POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: "
+			"%s\r\nContent-Length: %d\r\n\r\n%s",
+			id, api, n, answer);
+		if (!read_message(fd, body, sizeof(body), &text, &len))
+			return 4;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -339,7 +418,7 @@ int main(int argc, char **argv)
 		{"poll", run_poll},	{"epoll", run_epoll},	  {"stderr", run_stderr},
 		{"steps", run_steps},	{"ignore", run_ignore},	  {"orphan", run_orphan},
 		{"threads", run_threads}, {"child", run_child},	  {"timer", run_timer},
-		{"http", run_http},
+		{"http", run_http},	{"web", run_web},	  {"lambda", run_lambda},
 	};
 	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
 
