@@ -296,6 +296,24 @@ static int restore_kernel(const struct phys_region r[NR_REGIONS], size_t *restor
 	return err;
 }
 
+#ifdef LOCK_DEBUG
+/* How many pages are not what the image says, whatever the host thinks of them. */
+static size_t kernel_verify(const struct phys_region r[NR_REGIONS])
+{
+	size_t wrong = 0;
+
+	for (int i = 0; i < NR_REGIONS; i++) {
+		for (uintptr_t at = r[i].start; at < r[i].end; at += PAGE_SIZE) {
+			if (!restore_page(at))
+				continue;
+			log_error("page %#lx of kernel state was not set back", at);
+			wrong++;
+		}
+	}
+	return wrong;
+}
+#endif
+
 /* ---- tasks ---- */
 
 /* Tasks that live, into @out if that isn't NULL. Returns how many. */
@@ -601,6 +619,10 @@ int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 	r->zeroed = frames.zeroed;
 	kernel_regions(regions);
 	err = restore_kernel(regions, &r->kernel_pages);
+#ifdef LOCK_DEBUG
+	/* The builds for tests look at everything. */
+	BUG_ON(physmem_verify() || kernel_verify(regions));
+#endif
 	physmem_rewind_done();
 	snapshot_load_contexts(snapshot_frozen);
 	world_release();

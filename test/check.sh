@@ -116,10 +116,13 @@ group function-systrap 3600 test/function/run.sh systrap "$fn_requests"
 kvm_group function-kvm 3600 test/function/run.sh kvm "$fn_requests"
 group function-san 1200 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 test/function/run.sh systrap 4
 group serve 900 test/serve/run.sh
-serve_seconds=$([ "$length" = long ] && echo 60 || echo 3)
-group serve-ptrace 1200 test/serve/sandboxes.sh ptrace "$serve_seconds"
-group serve-systrap 1200 test/serve/sandboxes.sh systrap "$serve_seconds"
-kvm_group serve-kvm 1200 test/serve/sandboxes.sh kvm "$serve_seconds"
+serve_load=$([ "$length" = long ] && echo 60 100000 || echo 3)
+# shellcheck disable=SC2086
+group serve-ptrace 7200 test/serve/sandboxes.sh ptrace $serve_load
+# shellcheck disable=SC2086
+group serve-systrap 7200 test/serve/sandboxes.sh systrap $serve_load
+# shellcheck disable=SC2086
+kvm_group serve-kvm 7200 test/serve/sandboxes.sh kvm $serve_load
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

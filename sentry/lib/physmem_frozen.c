@@ -34,6 +34,7 @@ static struct {
 	uint64_t *checked;  /* see the header; cleared for skipped ones */
 	uint64_t *hot_bits; /* is in hot */
 	struct frame_list check_stored, check_zero, hot;
+	uint32_t skipped;
 	pthread_mutex_t lock; /* taken, written */
 	struct taken *taken;
 	size_t nr_taken, cap_taken;
@@ -366,6 +367,7 @@ void physmem_frozen_tracked(gpa_t gpa)
 void physmem_frozen_skip(gpa_t gpa)
 {
 	physmem_frozen_tracked(gpa);
+	fz.skipped = (uint32_t)(gpa >> PAGE_SHIFT);
 }
 
 int physmem_frozen_ready(void)
@@ -486,7 +488,7 @@ static void set_back_zero(struct physmem_rewound *r)
 	}
 }
 
-/* Frames handed out since that were free before: zero again. */
+/* Frames handed out since: those that were free before are zero again. */
 static void zero_taken(const struct taken *t, struct physmem_rewound *r)
 {
 	unsigned char vec[LOOK];
@@ -501,8 +503,16 @@ static void zero_taken(const struct taken *t, struct physmem_rewound *r)
 		for (uint32_t k = 0; k < n; k++) {
 			uint32_t f = t->frame + i + k;
 
-			if (!(vec[k] & 1) || (f < fz.extent && bit(fz.used, f)))
+			if (!(vec[k] & 1))
 				continue;
+			/*
+			 * Freed and handed out again: it may be where it was, with other contents,
+			 * and no page table shows it.
+			 */
+			if (f < fz.extent && bit(fz.used, f)) {
+				r->copied += set_back(f);
+				continue;
+			}
 			if (r->zeroed++ < KEEP_TAKEN && list_add_frame(&fz.zeroed, f))
 				memset(frame_ptr(f), 0, PAGE_SIZE);
 			else
@@ -524,6 +534,24 @@ void physmem_rewind(struct physmem_rewound *r)
 	set_back_zero(r);
 	for (size_t i = 0; i < fz.nr_taken; i++)
 		zero_taken(&fz.taken[i], r);
+}
+
+size_t physmem_verify(void)
+{
+	size_t wrong = 0;
+
+	for (uint32_t f = 0; f < fz.extent; f++) {
+		unsigned char resident = 0;
+
+		if (!bit(fz.used, f) || f == fz.skipped ||
+		    mincore(frame_ptr(f), PAGE_SIZE, &resident) || !(resident & 1))
+			continue;
+		if (!set_back(f))
+			continue;
+		log_error("frame %u was not set back", f);
+		wrong++;
+	}
+	return wrong;
 }
 
 void physmem_rewind_done(void)

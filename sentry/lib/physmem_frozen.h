@@ -70,6 +70,9 @@ int physmem_announce(void) __must_check;
 /* Maps file number @i, which the sandbox had, again. 0 or -errno. */
 int physmem_reopen_file(size_t i, int fd) __must_check;
 
+/* For tests: looks at every frame, and sets back and counts what physmem_rewind has missed. */
+size_t physmem_verify(void);
+
 /* How far frames were ever handed out: all beyond reads as zero. */
 gpa_t physmem_extent(void);
 /* The memory in use for page tables: from where, and to where. */

@@ -2,7 +2,6 @@
 /* Small functions for test/function/driver.py, one for each name that it is started by. */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,11 +13,12 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "message.h"
 
 static char body[1 << 20];
 
@@ -293,19 +293,6 @@ static int run_timer(void)
 	return printf("ticked\n") < 0;
 }
 
-static int listener(uint16_t port)
-{
-	struct sockaddr_in sin = {.sin_family = AF_INET,
-				  .sin_port = htons(port),
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int s = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-
-	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(s, (void *)&sin, sizeof(sin)) || listen(s, 16))
-		exit(1);
-	return s;
-}
-
 /* A server: one line in, one line out with how many there have been. */
 static int run_http(void)
 {
@@ -329,29 +316,6 @@ static int run_http(void)
 
 /* ---- a server of HTTP, and a runtime of AWS Lambda's: just enough of both ---- */
 
-/* A whole message: head and body. Its length, 0 at the end of the connection. */
-static size_t read_message(int fd, char *buf, size_t size, char **text, size_t *len)
-{
-	size_t n = 0, want = size;
-	char *end = NULL, *cl;
-
-	while (n < want) {
-		ssize_t got = read(fd, buf + n, size - 1 - n);
-
-		if (got <= 0)
-			return 0;
-		n += (size_t)got;
-		buf[n] = 0;
-		if (!end && (end = strstr(buf, "\r\n\r\n"))) {
-			cl = strcasestr(buf, "\r\ncontent-length:");
-			*text = end + 4;
-			*len = cl && cl < end ? strtoul(cl + 17, NULL, 10) : 0;
-			want = (size_t)(*text - buf) + *len;
-		}
-	}
-	return n;
-}
-
 static int run_web(void)
 {
 	int s = listener(8080), requests = 0;
@@ -365,7 +329,7 @@ static int run_web(void)
 			int n = snprintf(answer, sizeof(answer), "%d %.*s", ++requests,
 					 (int)(len < 200 ? len : 200), text);
 
-			dprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", n, answer);
+			http_answer(c, answer, (size_t)n);
 		}
 		close(c);
 	}
@@ -374,34 +338,18 @@ static int run_web(void)
 
 static int run_lambda(void)
 {
-	const char *api = getenv("AWS_LAMBDA_RUNTIME_API");
-	struct sockaddr_in sin = {.sin_family = AF_INET,
-				  .sin_port = htons((uint16_t)atoi(strchr(api, ':') + 1)),
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int fd = socket(AF_INET, SOCK_STREAM, 0), requests = 0;
+	int fd = lambda_connect(), requests = 0;
 	char *text, id[64], answer[512];
 	size_t len;
 
-	if (connect(fd, (void *)&sin, sizeof(sin)))
-		return 1;
 	for (;;) {
-		char *at;
 		int n;
 
-		dprintf(fd, "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: %s\r\n\r\n",
-			api);
-		if (!read_message(fd, body, sizeof(body), &text, &len))
+		if (!lambda_next(fd, body, sizeof(body), &text, &len, id))
 			return 2;
-		at = strcasestr(body, "lambda-runtime-aws-request-id:");
-		if (!at || sscanf(at + 30, " %63[^\r]", id) != 1)
-			return 3;
 		n = snprintf(answer, sizeof(answer), "{\"n\":%d,\"event\":%.*s}", ++requests,
 			     (int)(len < 200 ? len : 200), text);
-		dprintf(fd,
-			"POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: "
-			"%s\r\nContent-Length: %d\r\n\r\n%s",
-			id, api, n, answer);
-		if (!read_message(fd, body, sizeof(body), &text, &len))
+		if (!lambda_answer(fd, id, answer, (size_t)n, body, sizeof(body)))
 			return 4;
 	}
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stdio function that looks for traces of an earlier request everywhere it can think of, and then
- * leaves as many as it can. Its input is the request's secret; it answers "clean SECRET" or what it
- * has found. Run natively it is clean the first time.
+ * A function that looks for traces of an earlier request everywhere it can think of, and then leaves
+ * as many as it can. Its input is the request's secret; it answers "clean SECRET" or what it has
+ * found. By its name it is of kind stdio, http (port 8080) or lambda. With "light" most requests do
+ * without what takes long. Run natively it is clean the first time.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -33,6 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "message.h"
+
 #define MARK  "leaked-secret"
 #define LARGE (3 << 20)
 
@@ -44,6 +47,11 @@ static int memfd, kept_file;
 static char answer[4096];
 static volatile sig_atomic_t alarms;
 static char secret[256];
+static int light, heavy = 1;
+static size_t large;
+static struct {
+	int fds, threads, processes;
+} usual;
 
 static void found(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -94,9 +102,9 @@ static void prepare(void)
 	pthread_t t;
 	int fd;
 
-	heap = calloc(1, LARGE);
-	private_map = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	shared_map = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	heap = calloc(1, large);
+	private_map = mmap(NULL, large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	shared_map = mmap(NULL, large, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unmapped = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	readonly = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	memset(unmapped, 'u', 65536);
@@ -161,14 +169,22 @@ static int count_processes(void)
 	return n;
 }
 
+/* What there is before the first request. */
+static void settle(void)
+{
+	usual.fds = count_fds();
+	usual.threads = count_threads();
+	usual.processes = count_processes();
+}
+
 static void look_at_memory(void)
 {
 	CHECK(!strcmp(data_page, "initial"), "data is %.20s", data_page);
-	CHECK(!has_mark(bss_pages, sizeof(bss_pages)), "bss");
+	CHECK(!has_mark(bss_pages, light ? 16384 : sizeof(bss_pages)), "bss");
 	CHECK(!has_mark(tls_page, sizeof(tls_page)), "TLS");
-	CHECK(!has_mark(heap, LARGE), "heap");
-	CHECK(private_map[0] == 'p' && !has_mark(private_map, LARGE), "private mapping");
-	CHECK(shared_map[0] == 's' && !has_mark(shared_map, LARGE), "shared mapping");
+	CHECK(!has_mark(heap, large), "heap");
+	CHECK(private_map[0] == 'p' && !has_mark(private_map, large), "private mapping");
+	CHECK(shared_map[0] == 's' && !has_mark(shared_map, large), "shared mapping");
 	CHECK(unmapped[0] == 'u' && unmapped[65535] == 'u' && !has_mark(unmapped, 65536),
 	      "mapping that was unmapped");
 	CHECK(readonly[0] == 'r' && readonly[65535] == 'r' && !has_mark(readonly, 65536),
@@ -182,11 +198,11 @@ static void look_at_fresh_memory(void)
 
 	CHECK(!p || !has_mark(p, 100000), "fresh heap");
 	free(p);
-	m = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	for (size_t i = 0; i < LARGE; i += 512)
+	m = mmap(NULL, large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	for (size_t i = 0; i < large; i += 512)
 		CHECK(!*(uint64_t *)(void *)(m + i), "fresh mapping at %zu", i);
-	CHECK(!has_mark(m, LARGE), "fresh mapping");
-	munmap(m, LARGE);
+	CHECK(!has_mark(m, large), "fresh mapping");
+	munmap(m, large);
 	/* What an earlier request left on its stack. */
 	__asm__ volatile("" : "=m"(stack));
 	CHECK(!has_mark(stack, sizeof(stack)), "stack");
@@ -249,13 +265,16 @@ static void look_at_process(void)
 	CHECK(getuid() == 0 && geteuid() == 0, "user %d", getuid());
 	gethostname(buf, sizeof(buf));
 	CHECK(strcmp(buf, "leaked"), "host name");
-	CHECK(count_threads() == 2, "%d threads", count_threads());
-	CHECK(count_processes() == 1, "%d processes", count_processes());
+	CHECK(count_threads() == usual.threads, "%d threads", count_threads());
+	CHECK(count_processes() == usual.processes, "%d processes", count_processes());
 	CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD, "a child");
-	CHECK(count_fds() == 5, "%d descriptors", count_fds());
+	/* A connection is one more than there was. */
+	CHECK(count_fds() - usual.fds <= 1, "%d descriptors", count_fds());
 	CHECK(getsid(0) == getpid() && getpgrp() == getpid(), "session %d, group %d", getsid(0),
 	      getpgrp());
 }
+
+static const struct sockaddr_in leaked = {.sin_family = AF_INET, .sin_port = 0x3930};
 
 static void look_at_sockets(void)
 {
@@ -264,6 +283,10 @@ static void look_at_sockets(void)
 
 	CHECK(connect(s, (void *)&sun, sizeof(sa_family_t) + 7) < 0 && errno == ECONNREFUSED,
 	      "an abstract socket listens");
+	close(s);
+	s = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(connect(s, (void *)&leaked, sizeof(leaked)) < 0 && errno == ECONNREFUSED,
+	      "a port is open");
 	close(s);
 }
 
@@ -310,11 +333,11 @@ static void scribble_memory(void)
 	char stack[100000], *p;
 
 	put(data_page, sizeof(data_page));
-	put(bss_pages, sizeof(bss_pages));
+	put(bss_pages, light ? 16384 : sizeof(bss_pages));
 	put(tls_page, sizeof(tls_page));
-	put(heap, LARGE);
-	put(private_map, LARGE);
-	put(shared_map, LARGE);
+	put(heap, large);
+	put(private_map, large);
+	put(shared_map, large);
 	put(file_map, 65536);
 	put(stack, sizeof(stack));
 	__asm__ volatile("" ::"m"(stack));
@@ -325,13 +348,13 @@ static void scribble_memory(void)
 	p = mmap(unmapped, 32768, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
 		 -1, 0);
 	put(p, 32768);
-	p = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	put(p, LARGE);
-	for (int i = 0; i < 20; i++) {
+	p = mmap(NULL, large, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	put(p, large);
+	for (int i = 0; i < (heavy ? 20 : 2); i++) {
 		p = malloc(100000);
 		put(p, 100000);
 	}
-	mremap(private_map, LARGE, LARGE * 2, MREMAP_MAYMOVE);
+	mremap(private_map, large, large * 2, MREMAP_MAYMOVE);
 }
 
 static void scribble_files(void)
@@ -339,7 +362,7 @@ static void scribble_files(void)
 	int fd;
 
 	fd = open("/tmp/new", O_WRONLY | O_CREAT, 0666);
-	for (int i = 0; i < 50; i++)
+	for (int i = 0; i < (heavy ? 50 : 2); i++)
 		(void)!write(fd, bss_pages, 10000);
 	fd = open("/dev/shm/new", O_WRONLY | O_CREAT, 0666);
 	(void)!write(fd, MARK, sizeof(MARK));
@@ -388,23 +411,23 @@ static void scribble_process(void)
 	setpriority(PRIO_PROCESS, 0, 7);
 	(void)!sethostname("leaked", 6);
 	for (int i = 0; i < 3; i++)
-		pthread_create(&t, NULL, i ? waiter : busy, heap);
+		pthread_create(&t, NULL, i || !heavy ? waiter : busy, heap);
 	eventfd(0, 0);
 	epoll_create1(0);
 	dup2(kept_file, 40);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 2 && heavy; i++) {
 		if (!fork()) {
 			char *p = mmap(NULL, LARGE, PROT_READ | PROT_WRITE,
 				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 			signal(SIGALRM, SIG_IGN);
 			put(p, LARGE);
-			put(heap, LARGE);
+			put(heap, large);
 			for (;;)
 				i ? sleep(1) : (unsigned int)sched_yield();
 		}
 	}
-	if (!fork())
+	if (heavy && !fork())
 		_exit(3);
 }
 
@@ -414,6 +437,9 @@ static void scribble_sockets(void)
 	int s = socket(AF_UNIX, SOCK_STREAM, 0), pair[2];
 
 	bind(s, (void *)&sun, sizeof(sa_family_t) + 7);
+	listen(s, 5);
+	s = socket(AF_INET, SOCK_STREAM, 0);
+	bind(s, (void *)&leaked, sizeof(leaked));
 	listen(s, 5);
 	if (!socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
 		(void)!write(pair[0], MARK, sizeof(MARK));
@@ -431,14 +457,10 @@ static void scribble_cpu(void)
 	__asm__ volatile("movdqu %0, %%xmm15" ::"m"(xmm));
 }
 
-int main(int argc, char **argv)
+/* Looks, and says what was found. */
+static size_t look(char *reply, size_t size)
 {
-	size_t n = 0;
-	ssize_t got;
-
-	prepare();
-	while ((got = read(0, secret + n, sizeof(secret) - 1 - n)) > 0)
-		n += (size_t)got;
+	answer[0] = 0;
 	look_at_cpu();
 	look_at_process();
 	look_at_memory();
@@ -446,28 +468,99 @@ int main(int argc, char **argv)
 	look_at_files();
 	look_at_sockets();
 	if (answer[0])
-		printf("traces%s\n", answer);
-	else
-		printf("clean %s\n", secret);
-	fflush(stdout);
+		return (size_t)snprintf(reply, size, "traces%s\n", answer);
+	return (size_t)snprintf(reply, size, "clean %s\n", secret);
+}
+
+static void scribble(void)
+{
 	scribble_memory();
 	scribble_sockets();
 	scribble_files();
 	scribble_process();
 	scribble_cpu();
+}
+
+static void take_secret(const char *text, size_t len)
+{
+	len = len < sizeof(secret) - 1 ? len : sizeof(secret) - 1;
+	memcpy(secret, text, len);
+	secret[len] = 0;
+	/* Children and large areas cost most: now and then, when there are to be many requests. */
+	heavy = !light || (len && secret[0] % 16 == 1);
+}
+
+static char buffer[65536], reply[8192];
+
+static int serve_http(void)
+{
+	int s = listener(8080);
+
+	settle();
+	for (;;) {
+		int c = accept(s, NULL, NULL);
+		char *text;
+		size_t len;
+
+		if (!read_message(c, buffer, sizeof(buffer), &text, &len))
+			continue;
+		take_secret(text, len);
+		len = look(reply, sizeof(reply));
+		scribble();
+		http_answer(c, reply, len);
+	}
+	return 0;
+}
+
+static int serve_lambda(void)
+{
+	int fd = lambda_connect();
+	char *text, id[64];
+	size_t len;
+
+	settle();
+	while (lambda_next(fd, buffer, sizeof(buffer), &text, &len, id)) {
+		/* The event is a string in quotes. */
+		take_secret(text + 1, len > 2 ? len - 2 : 0);
+		len = look(reply, sizeof(reply));
+		scribble();
+		lambda_answer(fd, id, reply, len, buffer, sizeof(buffer));
+	}
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	size_t n = 0;
+	ssize_t got;
+
+	light = argc > 1 && !strcmp(argv[1], "light");
+	large = light ? 65536 : LARGE;
+	prepare();
+	if (!strcmp(name, "scribble-http"))
+		return serve_http();
+	if (!strcmp(name, "scribble-lambda"))
+		return serve_lambda();
+	settle();
+	while ((got = read(0, buffer + n, sizeof(buffer) - n)) > 0)
+		n += (size_t)got;
+	take_secret(buffer, n);
+	n = look(reply, sizeof(reply));
+	(void)!write(1, reply, n);
+	scribble();
 	/* Ways to end, by the secret. */
-	switch (n ? secret[n - 1] % 4 : 0) {
+	switch (n ? secret[strlen(secret) - 1] % 4 : 0) {
 	case 0:
 		_exit(0);
 	case 1:
-		if (argc > 1)
+		if (argc > 2)
 			abort();
 		exit(1);
 	case 2:
 		kill(getpid(), SIGKILL);
 		break;
 	default:
-		/* Another thread ends it, or the processes are left. */
 		syscall(SYS_exit_group, 5);
 	}
 	return 0;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""kvmsbox serve with real sandboxes. usage: sandboxes.py KVMSBOX PLATFORM DIR SECONDS (see sandboxes.sh)"""
+"""kvmsbox serve with real sandboxes. usage: sandboxes.py KVMSBOX PLATFORM DIR SECONDS REQUESTS (see
+sandboxes.sh)"""
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import time
 
 kvmsbox, platform, work = sys.argv[1:4]
 seconds = float(sys.argv[4])
+isolated = int(sys.argv[5])  # requests for each kind at least
 counts = {"ok": 0, "not ok": 0}
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789ab"}
 
@@ -45,6 +47,9 @@ FUNCTIONS = {
     "five": function("web", "http", isolation="n:5", instances={"min": 1, "max": 1}),
     "lambda": function("lambda", "lambda"),
     "scribble": function("scribble", "stdio"),
+    "light-stdio": function("scribble", "stdio", command=["/bin/scribble", "light"]),
+    "light-http": function("scribble-http", "http", command=["/bin/scribble-http", "light"]),
+    "light-lambda": function("scribble-lambda", "lambda", command=["/bin/scribble-lambda", "light"]),
     "crash": function("crash", "stdio"),
     "spin": function("spin", "stdio", limits={"time": "300ms"}),
     "bobs": function("echo", "stdio", tenant="bob"),
@@ -156,18 +161,18 @@ def test_kinds(s):
     check("its own is", s.call("bobs", b"hi", "bob") == (200, b"hi"))
 
 
-def test_isolation(s):
+def isolation(s, name, kind, least):
     """Scribbles, each with a secret of its own, several at a time."""
     bad = []
     done = [0]
-    end = time.monotonic() + seconds * 2
+    end = time.monotonic() + seconds
 
     def one():
-        while time.monotonic() < end and not bad:
-            word = secret()
-            # Ways to end are chosen by the last letter; 0 is a 200.
-            word += random.choice("dhlp")
-            got = s.call("scribble", word.encode())
+        while (time.monotonic() < end or done[0] < least) and not bad:
+            # Ways to end are chosen by the last letter; these give status 0.
+            word = secret() + random.choice("dhlp")
+            body = f'"{word}"' if kind == "lambda" else word
+            got = s.call(name, body.encode())
             if got != (200, f"clean {word}\n".encode()):
                 bad.append(got)
             done[0] += 1
@@ -175,8 +180,14 @@ def test_isolation(s):
     for t in threads:
         t.start()
     for t in threads:
-        t.join(seconds * 2 + 120)
-    check(f"no trace of another request ({done[0]} requests)", not bad and done[0] > 3, *bad)
+        t.join(seconds + least * 0.2 + 120)
+    check(f"{name}: no trace of another request ({done[0]} requests)", not bad and done[0] > 3, *bad)
+
+
+def test_isolation(s):
+    isolation(s, "scribble", "stdio", 0)
+    for kind in ("stdio", "http", "lambda"):
+        isolation(s, "light-" + kind, kind, isolated)
 
 
 def test_load(s):
@@ -262,5 +273,5 @@ def main():
     return counts["not ok"] != 0
 
 
-signal.alarm(1800)
+signal.alarm(14000)
 sys.exit(main())
