@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The freezer: stops all tasks at a safe point, where nothing of them is on a host stack: the top of
- * the run loop. User code is kicked out; calls that wait are interrupted and, once the task goes
+ * The freezer: stops all tasks at a safe point, where nothing of them is on a host stack: the top
+ * of the run loop. User code is kicked out; calls that wait are interrupted and, once the task goes
  * on, restarted as if nothing had happened.
  *
  *	RUNNING --freezer_stop--> stopping --all parked--> FROZEN --freezer_thaw--> RUNNING

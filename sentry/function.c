@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See function.h. All static state is the host process's, but for what it points to. */
-#include "sentry/function_internal.h"
+#include "sentry/function.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +16,7 @@
 
 #include "sentry/boot.h"
 #include "sentry/forward.h"
+#include "sentry/function_internal.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
 #include "sentry/lib/physmem.h"

@@ -7,9 +7,9 @@
  * listens and all its threads sleep.
  *
  * lambda: the sentry owns the port of the runtime interface, and passes on each connection that the
- * program makes. The snapshot point is where the program asks for its first invocation: that much of
- * the connection is held back, as part of the frozen state, and told to the server when a request
- * has begun.
+ * program makes. The snapshot point is where the program asks for its first invocation: that much
+ * of the connection is held back, as part of the frozen state, and told to the server when a
+ * request has begun.
  *
  * All of it is kernel state and goes back with everything else. The loop's thread is the only one
  * here, but for accept and the waiters, which only ring.

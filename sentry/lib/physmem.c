@@ -16,7 +16,7 @@
  * All state is in the arena's neighbourhood: the reference counts and links in fixed sparse regions
  * right behind the arena, the rest in the arena.
  */
-#include "sentry/lib/physmem_internal.h"
+#include "sentry/lib/physmem.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
+#include "sentry/lib/physmem_internal.h"
 #include "sentry/lib/world.h"
 
 __kernel_state struct physmem *physmem;

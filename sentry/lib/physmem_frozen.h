@@ -2,8 +2,8 @@
 /*
  * Setting guest memory back to what it was (sentry/snapshot.h has the whole).
  *
- * The frames' contents at the freeze are in an image file. From then on the frames are told apart by
- * how one finds out that they have changed:
+ * The frames' contents at the freeze are in an image file. From then on the frames are told apart
+ * by how one finds out that they have changed:
  *
  *   tracked	user memory that is write-protected: whoever writes comes through a fault, and the page
  *		tables tell (sentry/mm/frozen.c calls physmem_set_back)
