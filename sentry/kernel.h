@@ -47,6 +47,13 @@ struct kernel {
 		bool enabled;
 		int fd;
 	} strace;
+	/* Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it. */
+	struct {
+		int index;
+		struct hostfile *file;
+	} stdio[3];
+	void *config; /* what init was made from, if it may be wanted again (config.h) */
+	size_t config_size;
 	bool stats;
 	uint64_t forks;	     /* processes made, for /proc/stat */
 	struct tty *console; /* sandbox terminal (-t), or NULL */

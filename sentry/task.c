@@ -544,11 +544,11 @@ void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns)
 		return;
 	host = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - t->host_ns;
 	if (pt->ctx_user_ns) {
-		*utime_ns = pt->ctx_user_ns(t->ctx);
-		*stime_ns = host;
+		*utime_ns += pt->ctx_user_ns(t->ctx);
+		*stime_ns += host;
 	} else {
 		/* User code and the sentry's work for it are one clock here. */
-		*utime_ns = host;
+		*utime_ns += host;
 	}
 }
 

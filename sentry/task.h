@@ -126,7 +126,7 @@ struct task {
 	int exit_code;		    /* wait status */
 	struct timespec start_time; /* CLOCK_BOOTTIME */
 	uint64_t nvcsw, nivcsw;
-	uint64_t utime_ns, stime_ns; /* of this thread, once dead */
+	uint64_t utime_ns, stime_ns; /* of this thread: once dead; before, what an earlier process saw */
 	int host_tid;		     /* of the thread that drives it; 0 before */
 	uint64_t host_ns;	     /* that thread's CPU time before */
 	uint64_t nsyscalls;

@@ -184,6 +184,16 @@ static bool start_parked(struct task *t)
 
 bool (*task_last_exit)(struct task *t);
 
+/* Parks at the safe point, where others may look at the context. True: discarded. */
+static bool park(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+
+	if (pt->ctx_leave)
+		pt->ctx_leave(t->ctx);
+	return freezer_park(t);
+}
+
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
@@ -195,7 +205,7 @@ static void run_task(struct task *t)
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
 	while (!discarded) {
-		if (freezer_active() && freezer_park(t))
+		if (freezer_active() && park(t))
 			discarded = true;
 		else if (signal_deliver(t))
 			run_once(t);
@@ -207,8 +217,6 @@ static void run_task(struct task *t)
 	if (!discarded) {
 		task_exit(t);
 		kernel_thread_ended(k);
-	} else if (k->platform->type->ctx_leave) {
-		k->platform->type->ctx_leave(t->ctx);
 	}
 	freezer_task_ended();
 }
