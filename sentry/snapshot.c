@@ -27,7 +27,7 @@
 #include "sentry/snapshot_image.h"
 #include "sentry/snapshot_internal.h"
 
-#define FREEZE_MS 5000 /* for tasks to come to their safe point: vfork may hold one up */
+#define FREEZE_MS 5000 /* for tasks to come to their safe point */
 
 struct frozen *snapshot_frozen;
 

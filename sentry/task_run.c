@@ -184,6 +184,24 @@ static bool start_parked(struct task *t)
 
 bool (*task_last_exit)(struct task *t);
 
+/*
+ * Waits until the child of @t's vfork has let go of its memory. False: @t is to look around first,
+ * it is going to be frozen. Not at all if it is killed.
+ */
+static bool vfork_wait(struct task *t)
+{
+	for (;;) {
+		task_block_prepare(t);
+		if (atomic_load(&t->vfork_child->vfork_done) || atomic_load(&t->killed))
+			break;
+		if (task_block_killable(t) && freezer_active())
+			return false;
+	}
+	task_put(t->vfork_child);
+	t->vfork_child = NULL;
+	return true;
+}
+
 /* Parks at the safe point, where others may look at the context. True: discarded. */
 static bool park(struct task *t)
 {
@@ -207,6 +225,8 @@ static void run_task(struct task *t)
 	while (!discarded) {
 		if (freezer_active() && park(t))
 			discarded = true;
+		else if (t->vfork_child && !vfork_wait(t))
+			continue;
 		else if (signal_deliver(t))
 			run_once(t);
 		else if (task_last_exit && task_last_exit(t))
