@@ -24,6 +24,7 @@ struct user_counts {
 struct kernel {
 	struct mutex tasklist; /* LOCK_TASKLIST: the process tree, see task.h */
 	struct platform *platform;
+	uint32_t life; /* how often it was restored in another process */
 	struct pid_ns *root_pid_ns; /* reference */
 	struct uts_ns *root_uts;
 	struct ipc_ns *root_ipc;

@@ -83,8 +83,9 @@ int snapshot_restore(int fd, const char *platform, struct kernel **out, char *wh
  * run. 0, or -errno with one line in @why.
  */
 struct snapshot_file;
-int snapshot_restore_file(const struct snapshot_file *file, const char *platform, const int stdio[3],
-			  struct kernel **out, char *why, size_t size) __must_check;
+int snapshot_restore_file(const struct snapshot_file *file, const char *platform,
+			  const int stdio[3], struct kernel **out, char *why,
+			  size_t size) __must_check;
 /* 0 or -EAGAIN: not all of it runs, end the process. */
 int snapshot_start(struct kernel *k) __must_check;
 /*

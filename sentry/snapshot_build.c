@@ -70,7 +70,8 @@ static long find_equal(const struct snapshot_build *b, uint64_t hash, const uint
 	     i = (i + 1) & (b->table_size - 1)) {
 		uint32_t place = b->table[i] - 1;
 
-		if (b->hashes[i] == hash && !memcmp(image_page(b, b->pages[place]), page, PAGE_SIZE))
+		if (b->hashes[i] == hash &&
+		    !memcmp(image_page(b, b->pages[place]), page, PAGE_SIZE))
 			return place;
 	}
 	return -1;
@@ -170,8 +171,7 @@ static int copy_node(void *fdt, const void *from, int node, unsigned int depth)
 
 		err = err ?: value ? fdt_property(fdt, name, value, len) : -FDT_ERR_BADSTRUCTURE;
 	}
-	fdt_for_each_subnode(child, from, node)
-	{
+	fdt_for_each_subnode (child, from, node) {
 		const char *name = fdt_get_name(from, child, NULL);
 
 		err = err ?: name ? fdt_begin_node(fdt, name) : -FDT_ERR_BADSTRUCTURE;
@@ -247,8 +247,7 @@ static int seal(void *fdt)
 	int node = fdt_path_offset(fdt, "/file");
 
 	XXH128_canonicalFromHash(&hash, XXH3_128bits(fdt, fdt_totalsize(fdt)));
-	return node < 0 ? node
-			: fdt_setprop_inplace(fdt, node, "hash", &hash, SNAPSHOT_HASH);
+	return node < 0 ? node : fdt_setprop_inplace(fdt, node, "hash", &hash, SNAPSHOT_HASH);
 }
 
 void *snapshot_build_tree(const struct snapshot_build *b, const void *meta, const char *name,

@@ -312,8 +312,7 @@ static bool get_piece(const struct snapshot_file *f, size_t i, uint64_t start, u
 	from = MAX((uint64_t)s->image * PAGE_SIZE, start);
 	to = MIN(((uint64_t)s->image + s->n) * PAGE_SIZE, end);
 	p->image = from;
-	p->file = f->data + (uint64_t)s->data * PAGE_SIZE +
-		  (from - (uint64_t)s->image * PAGE_SIZE);
+	p->file = f->data + (uint64_t)s->data * PAGE_SIZE + (from - (uint64_t)s->image * PAGE_SIZE);
 	p->len = to - from;
 	return true;
 }
@@ -324,8 +323,8 @@ int snapshot_file_for_data(const struct snapshot_file *f, uint64_t start, uint64
 	struct piece p;
 	int err = 0;
 
-	for (size_t i = find_segment(f, start / PAGE_SIZE);
-	     !err && get_piece(f, i, start, end, &p); i++)
+	for (size_t i = find_segment(f, start / PAGE_SIZE); !err && get_piece(f, i, start, end, &p);
+	     i++)
 		err = fn(arg, p.image, p.len);
 	return err;
 }
@@ -336,8 +335,8 @@ int snapshot_file_read(const struct snapshot_file *f, uint64_t start, uint64_t e
 	struct piece p;
 	int err = 0;
 
-	for (size_t i = find_segment(f, start / PAGE_SIZE);
-	     !err && get_piece(f, i, start, end, &p); i++) {
+	for (size_t i = find_segment(f, start / PAGE_SIZE); !err && get_piece(f, i, start, end, &p);
+	     i++) {
 		memset((uint8_t *)to + (done - start), 0, p.image - done);
 		err = read_all(f->fd, (uint8_t *)to + (p.image - start), p.len, p.file);
 		done = p.image + p.len;
@@ -372,8 +371,8 @@ int snapshot_file_map(const struct snapshot_file *f, uint64_t start, uint64_t en
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
 		 0) == MAP_FAILED)
 		return -errno;
-	for (size_t i = find_segment(f, start / PAGE_SIZE);
-	     !err && get_piece(f, i, start, end, &p); i++) {
+	for (size_t i = find_segment(f, start / PAGE_SIZE); !err && get_piece(f, i, start, end, &p);
+	     i++) {
 		uint8_t *to = (uint8_t *)at + (p.image - start);
 
 		if (p.len < shortest)

@@ -53,10 +53,11 @@ struct snapshot_file {
  * malloc'd, also on failure. 0, or -EINVAL or -ENOMEM with one line in @why; snapshot_file_close
  * afterwards.
  */
-int snapshot_file_parse(struct snapshot_file *f, void *fdt, size_t fdt_size, uint64_t size, char *why,
-			size_t why_size) __must_check;
+int snapshot_file_parse(struct snapshot_file *f, void *fdt, size_t fdt_size, uint64_t size,
+			char *why, size_t why_size) __must_check;
 /* The same for the file @path, which stays open. Not its data: snapshot_file_verify. */
-int snapshot_file_open(struct snapshot_file *f, const char *path, char *why, size_t why_size) __must_check;
+int snapshot_file_open(struct snapshot_file *f, const char *path, char *why,
+		       size_t why_size) __must_check;
 void snapshot_file_close(struct snapshot_file *f);
 /* Reads the data, and holds it against its hashes. 0, or -EINVAL or -errno with one line in @why. */
 int snapshot_file_verify(const struct snapshot_file *f, char *why, size_t why_size) __must_check;
@@ -65,7 +66,8 @@ int snapshot_file_verify(const struct snapshot_file *f, char *why, size_t why_si
 
 /* Calls @fn with each range that something is stored for. */
 int snapshot_file_for_data(const struct snapshot_file *f, uint64_t start, uint64_t end,
-			   int (*fn)(void *arg, uint64_t offset, size_t len), void *arg) __must_check;
+			   int (*fn)(void *arg, uint64_t offset, size_t len),
+			   void *arg) __must_check;
 /* Copies them to @to. Holes are zeroes. */
 int snapshot_file_read(const struct snapshot_file *f, uint64_t start, uint64_t end,
 		       void *to) __must_check;
@@ -73,7 +75,8 @@ int snapshot_file_read(const struct snapshot_file *f, uint64_t start, uint64_t e
  * Maps them privately at @at, where nothing is mapped: long runs from the file, short ones are copied,
  * so that the host isn't asked for too many mappings.
  */
-int snapshot_file_map(const struct snapshot_file *f, uint64_t start, uint64_t end, void *at) __must_check;
+int snapshot_file_map(const struct snapshot_file *f, uint64_t start, uint64_t end,
+		      void *at) __must_check;
 
 /* ---- making ---- */
 

@@ -12,7 +12,7 @@ struct frozen_task {
 	struct task *task; /* reference */
 	uint64_t fs_base, gs_base;
 	uint64_t utime_ns, stime_ns; /* so far */
-	void *fpu; /* arch_fpu_size() bytes, aligned, in block */
+	void *fpu;		     /* arch_fpu_size() bytes, aligned, in block */
 	void *block;
 };
 

@@ -29,7 +29,7 @@
 
 /* Where an image is: a memory file, mapped as a whole (IMAGE_VIEW); or a file (snapshot_file.h). */
 struct source {
-	struct phys_source ram; /* first: what physmem hands back */
+	struct phys_source ram;		  /* first: what physmem hands back */
 	const struct snapshot_file *file; /* NULL: the memory file */
 	int fd;
 };
@@ -177,9 +177,9 @@ static int read_statics(struct restore *r)
 
 static int map_kernel(struct restore *r)
 {
-	int err = source_map(&r->source, IMAGE_KERNEL,
-			     IMAGE_KERNEL + (physmem_kernel_end() - ARENA_BASE),
-			     (void *)ARENA_BASE);
+	int err =
+		source_map(&r->source, IMAGE_KERNEL,
+			   IMAGE_KERNEL + (physmem_kernel_end() - ARENA_BASE), (void *)ARENA_BASE);
 
 	if (!err)
 		err = read_statics(r);
@@ -222,8 +222,8 @@ static int open_root(struct restore *r)
 	}
 	err = snapshot_root_hash(fd, hash);
 	if (err || memcmp(hash, r->meta.root_hash, sizeof(hash))) {
-		snprintf(r->why, r->size,
-			 "the image %s, which the snapshot stands on, %s", r->meta.root_path,
+		snprintf(r->why, r->size, "the image %s, which the snapshot stands on, %s",
+			 r->meta.root_path,
 			 err ? "can't be read" : "has other contents than it had");
 		return err ? err : -EINVAL;
 	}
@@ -237,13 +237,18 @@ static int open_root(struct restore *r)
  */
 static __host_state bool has_view;
 
-static void patch(void *field, const void *value)
+static void patch_bytes(void *field, const void *value, size_t size)
 {
 	uintptr_t at = (uintptr_t)field;
 
-	memcpy(field, &value, sizeof(value));
+	memcpy(field, value, size);
 	if (has_view)
-		memcpy((uint8_t *)IMAGE_VIEW + IMAGE_KERNEL + (at - ARENA_BASE), &value, sizeof(value));
+		memcpy((uint8_t *)IMAGE_VIEW + IMAGE_KERNEL + (at - ARENA_BASE), value, size);
+}
+
+static void patch(void *field, const void *value)
+{
+	patch_bytes(field, &value, sizeof(value));
 }
 
 /* The platform's part of address spaces and tasks. */
@@ -251,8 +256,11 @@ static int make_vehicles(struct restore *r, struct platform *p)
 {
 	struct frozen *f = snapshot_frozen;
 	struct kernel *k = f->kernel;
+	uint32_t life = k->life + 1;
 
 	patch(&k->platform, p);
+	/* Threads that have ended, but are remembered, have nothing here. */
+	patch_bytes(&k->life, &life, sizeof(life));
 	for (size_t i = 0; i < f->nr_mms; i++) {
 		struct mm *mm = f->mms[i];
 
@@ -271,6 +279,7 @@ static int make_vehicles(struct restore *r, struct platform *p)
 		if (IS_ERR(ctx))
 			return fail(r, (int)PTR_ERR(ctx), "can't make a context");
 		patch(&f->tasks[i].task->ctx, ctx);
+		patch_bytes(&f->tasks[i].task->ctx_life, &life, sizeof(life));
 	}
 	return 0;
 }
@@ -286,7 +295,8 @@ static int check_boot(struct restore *r)
 	if (!strcmp(id, r->meta.boot_id))
 		return 0;
 	snprintf(r->why, r->size,
-		 "made on another host, or before this one was booted: its programs' clocks would go "
+		 "made on another host, or before this one was booted: its programs' clocks would "
+		 "go "
 		 "back");
 	return -EINVAL;
 }
@@ -365,8 +375,8 @@ static int put_stdio(struct restore *r, const int stdio[3])
 	return 0;
 }
 
-int snapshot_restore_file(const struct snapshot_file *file, const char *platform, const int stdio[3],
-			  struct kernel **out, char *why, size_t size)
+int snapshot_restore_file(const struct snapshot_file *file, const char *platform,
+			  const int stdio[3], struct kernel **out, char *why, size_t size)
 {
 	struct restore r = {.source.file = file,
 			    .source.fd = file->fd,

@@ -204,6 +204,7 @@ struct task *task_alloc(const struct task_args *a)
 	if (over_nproc(a, tg, t->user))
 		goto out_user;
 	t->ctx = platform_ctx_create(k->platform);
+	t->ctx_life = k->life;
 	err = PTR_ERR_OR_ZERO(t->ctx);
 	if (err)
 		goto out_user;
@@ -318,7 +319,7 @@ void task_put(struct task *t)
 		return;
 	k = t->kernel;
 	task_drop_resources(t);
-	if (t->ctx)
+	if (t->ctx && t->ctx_life == k->life)
 		platform_ctx_destroy(t->ctx);
 	mutex_lock(&k->tasklist);
 	k->nr_tasks--;

@@ -81,6 +81,7 @@ struct task {
 
 	struct arch_regs regs;
 	struct context *ctx;
+	uint32_t ctx_life; /* kernel->life when it was made: else it is an earlier process's */
 	long syscall_nr;			     /* in progress or last, -1 none */
 	uint64_t fault_trapno, fault_err, fault_cr2; /* of the last synchronous fault, for frames */
 	char comm[TASK_COMM_LEN];		     /* under own_lock */

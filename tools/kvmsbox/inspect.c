@@ -83,8 +83,7 @@ static json_t *processes_of(const void *fdt)
 
 	if (tasks < 0)
 		return list;
-	fdt_for_each_subnode(node, fdt, tasks)
-	{
+	fdt_for_each_subnode (node, fdt, tasks) {
 		json_t *p = json_object();
 		int len;
 		const char *s = fdt_getprop(fdt, node, "command", &len);
@@ -136,8 +135,9 @@ static json_t *describe(const struct snapshot_file *f)
 	set_number(o, "size", f->size);
 	set_number(o, "guest_memory", image_bytes(f, IMAGE_RAM, IMAGE_SIZE));
 	set_number(o, "page_tables", image_bytes(f, IMAGE_TABLES, IMAGE_TABLES + IMAGE_TABLES_MAX));
-	set_number(o, "kernel_memory", image_bytes(f, IMAGE_META_SIZE, IMAGE_TABLES) +
-					       image_bytes(f, IMAGE_KERNEL, IMAGE_RAM));
+	set_number(o, "kernel_memory",
+		   image_bytes(f, IMAGE_META_SIZE, IMAGE_TABLES) +
+			   image_bytes(f, IMAGE_KERNEL, IMAGE_RAM));
 	set_number(o, "pages_stored", f->stored);
 	set_number(o, "pages_equal", f->shared);
 	set_number(o, "segments", f->nr_segments);

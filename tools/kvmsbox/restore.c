@@ -18,11 +18,12 @@ static const struct verb verb = {
 	.id = VERB_RESTORE,
 	.name = "restore",
 	.synopsis = "[-d] [--name NAME] [OPTIONS] FILE",
-	.about = "Runs the sandbox in FILE, which kvmsbox snapshot has written: it goes on where it "
-		 "was,\n"
-		 "with this command's standard input and output in the places of those it had. FILE "
-		 "is\n"
-		 "trusted like a program. Exits as kvmsbox exec does.\n",
+	.about =
+		"Runs the sandbox in FILE, which kvmsbox snapshot has written: it goes on where it "
+		"was,\n"
+		"with this command's standard input and output in the places of those it had. FILE "
+		"is\n"
+		"trusted like a program. Exits as kvmsbox exec does.\n",
 };
 
 /* ---- a function's image ---- */
@@ -115,7 +116,8 @@ int cmd_restore(int argc, char **argv)
 		return status;
 	if (o.image_fd >= 0 || o.config.fn_channel > 0) {
 		if (at < argc || o.name || o.detach)
-			return complain("restore: a function's image has no FILE, no name and no -d");
+			return complain(
+				"restore: a function's image has no FILE, no name and no -d");
 		return serve_function(&o);
 	}
 	if (at == argc)

@@ -31,7 +31,8 @@ static const struct verb verb = {
 	.id = VERB_SNAPSHOT,
 	.name = "snapshot",
 	.synopsis = "[OPTIONS] NAME FILE",
-	.about = "Saves the sandbox NAME, as it runs, to FILE, for kvmsbox restore. The sandbox goes "
+	.about = "Saves the sandbox NAME, as it runs, to FILE, for kvmsbox restore. The sandbox "
+		 "goes "
 		 "on.\n"
 		 "FILE holds the memory of all its programs: keep it like what they know.\n",
 };
@@ -152,7 +153,8 @@ static int write_data(const struct job *j)
 	int err = 0;
 
 	for (; i < b->nr_pages && !err; i += run) {
-		for (run = 1; i + run < b->nr_pages && b->pages[i + run] == b->pages[i] + run; run++)
+		for (run = 1; i + run < b->nr_pages && b->pages[i + run] == b->pages[i] + run;
+		     run++)
 			;
 		err = write_all(j->out, j->view + (uint64_t)b->pages[i] * PAGE_SIZE,
 				run * PAGE_SIZE, j->data + i * PAGE_SIZE);
@@ -187,9 +189,9 @@ static int open_file(struct job *j)
 		return 0;
 	if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)
 		j->out = open(j->tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return j->out < 0 ? complain("snapshot: can't make a file in %s: %s", j->dir,
-				     strerror(errno))
-			  : 0;
+	return j->out < 0
+		       ? complain("snapshot: can't make a file in %s: %s", j->dir, strerror(errno))
+		       : 0;
 }
 
 /* Gives it the name FILE; whatever had that is gone in the same moment. */
@@ -261,9 +263,8 @@ static void report(const struct job *j)
 /* Ends the sandbox, which stands still. */
 static int stop(const struct job *j)
 {
-	struct control_msg m = {.type = CONTROL_SIGNAL,
-				.flags = CONTROL_TO_INIT,
-				.signal.signo = SIGKILL};
+	struct control_msg m = {
+		.type = CONTROL_SIGNAL, .flags = CONTROL_TO_INIT, .signal.signo = SIGKILL};
 	int err = control_send(j->sock, &m, NULL, 0);
 
 	if (!err && sandbox_wait(&j->sb, STOP_MS))
