@@ -377,7 +377,7 @@ wants clients && clients
 
 # --- shell and python
 shells() {
-	run --name sh "$image" -- sh -c 'set -m; (i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo end) |
+	run --name sh "$image" -- sh -c '(i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo line $i; sleep 0.05; done; echo end) |
 		while read -r a b; do echo "got $a $b"; done | awk "{ print NR, \$0; fflush() }" & wait; echo "done $?"' >/dev/null
 	until_true 10 grep -q 'line 5$' "$KVMSBOX_STATE/sh/log"
 	good sh_snapshot k snapshot sh "$snaps/sh"
