@@ -350,6 +350,8 @@ int vdso_map(struct mm *mm)
 
 void vdso_restored(void)
 {
+	/* It may have been saved while it was being written. */
+	vvar->seq = (vvar->seq + 1) & ~1u;
 	write_begin();
 	vvar->usable = 0;
 	write_end();

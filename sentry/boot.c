@@ -34,6 +34,7 @@
 #include "sentry/lib/hostfd.h"
 #include "sentry/launch.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/lib/world.h"
 #include "sentry/lockdown.h"
 #include "sentry/objects.h"
 #include "sentry/snapshot.h"
@@ -41,10 +42,12 @@
 #include "vfs/procfs/procfs.h"
 #include "vfs/rootfs.h"
 
-static struct cred *shmem_cred; /* owner of shared anonymous memory */
+static __kernel_state struct cred *shmem_cred; /* owner of shared anonymous memory */
 
 struct boot {
 	struct config config;
+	void *blob; /* its device tree */
+	size_t blob_size;
 	struct boot_result *result;
 	struct kernel *kernel;
 	struct mnt_ns *mnt_ns;
@@ -94,7 +97,9 @@ static int read_config(struct boot *b, int fd)
 	if (blob == MAP_FAILED)
 		return fail(b, EXIT_KVMSBOX, "can't map the configuration: %s", strerror(errno));
 	close(fd);
-	if (sandbox_config_parse(blob, (size_t)st.st_size, &b->config, why, sizeof(why)))
+	b->blob = blob;
+	b->blob_size = (size_t)st.st_size;
+	if (sandbox_config_parse(blob, b->blob_size, &b->config, why, sizeof(why)))
 		return fail(b, EXIT_KVMSBOX, "%s", why);
 	return 0;
 }
@@ -174,6 +179,13 @@ static int start_kernel(struct boot *b)
 		CPU_ZERO(&b->kernel->cpus);
 		for (unsigned int i = 0; i < b->kernel->ncpus; i++)
 			CPU_SET(i, &b->kernel->cpus);
+	}
+	/* A snapshot of it can be entered, too. */
+	if (b->config.control_fd > 0) {
+		b->kernel->config = kmemdup(b->blob, b->blob_size);
+		b->kernel->config_size = b->blob_size;
+		if (!b->kernel->config)
+			return fail(b, EXIT_KVMSBOX, "out of memory");
 	}
 	b->kernel->max_tasks = (int)b->config.max_pids;
 	b->kernel->stats = b->config.stats;
@@ -393,6 +405,20 @@ static int open_to_others(struct boot *b)
 	return 0;
 }
 
+/* Everything has been started: until it has ended. */
+static void until_end(struct boot *b, const struct timespec *started)
+{
+	int err = open_to_others(b), wait_status = forward_until_end();
+
+	control_finish();
+	if (err)
+		return;
+	b->result->status = exit_status_of(wait_status);
+	b->result->run_ns = since(started);
+	if (forward_timed_out())
+		b->result->status = EXIT_TIMEOUT;
+}
+
 static void run(struct boot *b)
 {
 	struct forward_args fa = {
@@ -406,12 +432,18 @@ static void run(struct boot *b)
 					     .function = b->config.fn_kind};
 	struct platform *platform = b->kernel->platform;
 	struct timespec started;
-	int err, wait_status;
 	char why[256];
+	int err;
 
 	err = platform->type->ready ? platform->type->ready(platform) : 0;
 	if (err) {
 		fail(b, EXIT_KVMSBOX, "can't start the %s platform: %s", platform->type->name,
+		     strerror(-err));
+		return;
+	}
+	err = needs.control ? snapshot_prepare_save() : 0;
+	if (err) {
+		fail(b, EXIT_KVMSBOX, "can't find out what the image's file is called: %s",
 		     strerror(-err));
 		return;
 	}
@@ -431,15 +463,16 @@ static void run(struct boot *b)
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
-	err = open_to_others(b);
-	wait_status = forward_until_end();
-	control_finish();
-	if (err)
-		return;
-	b->result->status = exit_status_of(wait_status);
-	b->result->run_ns = since(&started);
-	if (forward_timed_out())
-		b->result->status = EXIT_TIMEOUT;
+	until_end(b, &started);
+}
+
+/* A configuration's log level. */
+static bool set_log_level(struct boot *b)
+{
+	if (!b->config.log_level || !log_level_parse(b->config.log_level, &log_level))
+		return true;
+	fail(b, EXIT_KVMSBOX, "unknown log level %s", b->config.log_level);
+	return false;
 }
 
 void sentry_run(int dtb_fd, struct boot_result *result)
@@ -450,10 +483,8 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 	clock_gettime(CLOCK_MONOTONIC, &b.start);
 	if (read_config(&b, dtb_fd))
 		return;
-	if (b.config.log_level && log_level_parse(b.config.log_level, &log_level)) {
-		fail(&b, EXIT_KVMSBOX, "unknown log level %s", b.config.log_level);
+	if (!set_log_level(&b))
 		return;
-	}
 	/* From here on every thread has the forwarded signals blocked. */
 	forward_block_signals();
 	if (start_kernel(&b) || mount_all(&b) || create_init(&b))
@@ -505,6 +536,57 @@ void sentry_restore(int image_fd, int channel, const char *platform, unsigned in
 	}
 	result->boot_ns = since(&b.start);
 	result->status = function_restored(b.kernel, channel, to_ns(&b.start));
+}
+
+/* What the restored sandbox was made from, with what is this process's. */
+static int take_config(struct boot *b, const struct restore_args *args)
+{
+	struct config *c = &b->config;
+	char why[256];
+
+	if (!b->kernel->config)
+		return fail(b, EXIT_KVMSBOX, "the snapshot has no configuration");
+	if (sandbox_config_parse(b->kernel->config, b->kernel->config_size, c, why, sizeof(why)))
+		return fail(b, EXIT_KVMSBOX, "%s", why);
+	c->control_fd = args->control_fd;
+	c->ready_fd = args->ready_fd;
+	c->timeout_ms = args->timeout_ms;
+	return 0;
+}
+
+void sentry_restore_file(const struct restore_args *args, struct boot_result *result)
+{
+	const struct lockdown_needs needs = {.control = args->control_fd > 0};
+	struct boot b = {.result = result};
+	struct forward_args fa = {.timeout_ms = args->timeout_ms};
+	struct timespec started;
+	char why[512] = "";
+
+	memset(result, 0, sizeof(*result));
+	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	forward_block_signals();
+	if (snapshot_restore_file(args->file, args->platform, args->stdio, &b.kernel, why,
+				  sizeof(why))) {
+		fail(&b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	if (take_config(&b, args))
+		return;
+	fast_restored(b.kernel->platform->type, args->poll_percent);
+	if (lockdown(b.kernel->platform->type, &needs, why, sizeof(why))) {
+		fail(&b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	fa.kernel = b.kernel;
+	fa.init = b.kernel->init;
+	forward_prepare(&fa);
+	result->boot_ns = since(&b.start);
+	clock_gettime(CLOCK_MONOTONIC, &started);
+	if (snapshot_start(b.kernel)) {
+		fail(&b, EXIT_KVMSBOX, "can't make a host thread for each of its threads");
+		return;
+	}
+	until_end(&b, &started);
 }
 
 void sentry_print_stats(int fd, const struct boot_result *result)

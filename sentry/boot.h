@@ -28,7 +28,6 @@ struct boot_result {
  */
 void sentry_run(int dtb_fd, struct boot_result *result);
 
-/* After sentry_run: what --stats prints. */
 /*
  * What can be done for sentry_restore before it is known what is to be restored; the forwarded
  * signals are blocked from then on. False: @result says why not.
@@ -40,6 +39,18 @@ bool sentry_restore_prepare(const char *platform, struct boot_result *result);
  */
 void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
 		    struct boot_result *result);
+/* The same for the sandbox in the file @file, until its init has ended. */
+struct snapshot_file;
+struct restore_args {
+	const struct snapshot_file *file; /* stays open */
+	const char *platform;		  /* NULL: the one it was made on */
+	int stdio[3];			  /* host descriptors for init's places; the caller's */
+	unsigned int poll_percent;	  /* as in the configuration, like the rest */
+	uint64_t timeout_ms;
+	int control_fd, ready_fd;
+};
+void sentry_restore_file(const struct restore_args *args, struct boot_result *result);
+/* After any of them: what --stats prints. */
 void sentry_print_stats(int fd, const struct boot_result *result);
 
 #endif

@@ -177,17 +177,6 @@ static int write_tids(struct task *t, struct task *child, const struct clone_par
 	return 0;
 }
 
-static void vfork_wait(struct task *t, struct task *child)
-{
-	for (;;) {
-		task_block_prepare(t);
-		if (atomic_load(&child->vfork_done))
-			break;
-		if (task_block_killable(t))
-			break;
-	}
-}
-
 long task_clone(struct task *t, const struct clone_params *p)
 {
 	struct task_args a = {0};
@@ -255,9 +244,11 @@ long task_clone(struct task *t, const struct clone_params *p)
 		task_never_ran(child);
 		goto out_close_pidfd;
 	}
+	/* It is waited for on the way back to user code. */
 	if (p->flags & CLONE_VFORK)
-		vfork_wait(t, child);
-	task_put(child);
+		t->vfork_child = child;
+	else
+		task_put(child);
 	return nr;
 
 out_vfork:

@@ -31,12 +31,14 @@
 #include "sentry/boot.h"
 #include "sentry/console.h"
 #include "sentry/control_msg.h"
+#include "sentry/freezer.h"
 #include "sentry/launch.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
 #include "sentry/lib/physmem.h"
 #include "sentry/objects.h"
+#include "sentry/snapshot.h"
 
 #define MAX_CONNECTIONS 256
 #define FINISH_MS	1000
@@ -52,7 +54,7 @@ struct client {
 	struct waiter ended;	 /* on tg->pidfd_wait */
 };
 
-/* In the arena, but for what the thread itself needs. */
+/* This process's, and no part of a snapshot. */
 struct control {
 	struct kernel *kernel;
 	int listener; /* hostfd */
@@ -60,6 +62,7 @@ struct control {
 	struct timespec started;
 	struct list_head clients;
 	unsigned int nr_connections;
+	struct client *holder; /* for whom the sandbox is stopped (CONTROL_HOLD), or NULL */
 };
 
 static struct control *control;
@@ -94,9 +97,17 @@ static void close_conn(struct client *c)
 }
 
 /* A client that doesn't take its replies is as good as gone. */
-static void reply(struct client *c, struct control_msg *m, const char *text)
+static void reply_with_fd(struct client *c, struct control_msg *m, const char *text, int fd)
 {
 	char packet[sizeof(*m) + CONTROL_TEXT_MAX];
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} ancillary = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)),
+			     .cmsg_level = SOL_SOCKET,
+			     .cmsg_type = SCM_RIGHTS}};
+	struct iovec iov = {.iov_base = packet};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	if (!c->conn)
 		return;
@@ -104,9 +115,20 @@ static void reply(struct client *c, struct control_msg *m, const char *text)
 	m->len = (uint32_t)strnlen(text, CONTROL_TEXT_MAX);
 	memcpy(packet, m, sizeof(*m));
 	memcpy(packet + sizeof(*m), text, m->len);
+	iov.iov_len = sizeof(*m) + m->len;
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&ancillary.h), &fd, sizeof(fd));
+		msg.msg_control = &ancillary;
+		msg.msg_controllen = sizeof(ancillary);
+	}
 	/* SIGPIPE is ignored (forward.c). */
-	if (write(hostfd_get(c->conn), packet, sizeof(*m) + m->len) < 0)
+	if (sendmsg(hostfd_get(c->conn), &msg, 0) < 0)
 		log_debug("control: a reply is lost: %s", strerror(errno));
+}
+
+static void reply(struct client *c, struct control_msg *m, const char *text)
+{
+	reply_with_fd(c, m, text, -1);
 }
 
 static void reply_ok(struct client *c)
@@ -179,10 +201,20 @@ static void stop_console(struct client *c)
 	console_stop(c->console, control_post);
 }
 
+/* The client that had the sandbox stopped wants it no more. */
+static void let_go(struct client *c)
+{
+	if (control->holder != c)
+		return;
+	control->holder = NULL;
+	freezer_thaw();
+}
+
 /* The line drops. */
 static void hang_up(struct client *c)
 {
 	close_conn(c);
+	let_go(c);
 	if (!c->tg)
 		return;
 	if (c->console) {
@@ -196,6 +228,7 @@ static void hang_up(struct client *c)
 
 static void client_free(struct client *c)
 {
+	let_go(c);
 	drop_command(c);
 	close_conn(c);
 	list_del(&c->node);
@@ -418,6 +451,11 @@ static void send_signal(struct client *c, const struct control_msg *m, int *fds,
 		refuse(c, EXIT_KVMSBOX, "it has ended");
 	else
 		reply_ok(c);
+	if (control->holder && tg == control->kernel->init && m->signal.signo == SIGKILL) {
+		/* Nothing of it runs between the snapshot and the end. */
+		kernel_kill_all(control->kernel, SIGKILL);
+		let_go(control->holder);
+	}
 }
 
 static void resize(struct client *c, const struct control_msg *m, int *fds, size_t nfds)
@@ -448,6 +486,63 @@ static void status(struct client *c, const struct control_msg *m, int *fds, size
 	list_for_each_entry (other, &control->clients, node)
 		r.status.entered += other->tg != NULL;
 	reply(c, &r, "");
+}
+
+/* Can this sandbox be saved? True, or false with one line. */
+static bool can_be_saved(char *why, size_t size)
+{
+	struct client *c;
+	unsigned int n;
+
+	if (control->holder) {
+		snprintf(why, size, "it is stopped for another snapshot");
+		return false;
+	}
+	if (config->nvolumes) {
+		snprintf(why, size, "the host's %s is mounted in it: volumes can't be saved",
+			 config->volumes[0].source);
+		return false;
+	}
+	if (control->kernel->console) {
+		snprintf(why, size, "it has a terminal (run -t), which can't be saved");
+		return false;
+	}
+	list_for_each_entry (c, &control->clients, node) {
+		if (c->tg) {
+			snprintf(why, size, "a command that has entered runs in it");
+			return false;
+		}
+	}
+	n = hostfd_count(HOSTFD_SANDBOX);
+	if (n)
+		snprintf(why, size,
+			 "it has %u of the host's descriptors that came with a command that has "
+			 "entered",
+			 n);
+	return !n;
+}
+
+static void snapshot(struct client *c, const struct control_msg *m, int *fds, size_t nfds)
+{
+	struct control_msg r = {.type = CONTROL_SNAPSHOT_IS};
+	char why[CONTROL_TEXT_MAX];
+	int fd;
+
+	if (!can_be_saved(why, sizeof(why))) {
+		refuse(c, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	fd = snapshot_save(control->kernel, why, sizeof(why));
+	if (fd < 0) {
+		refuse(c, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	if (m->flags & CONTROL_HOLD)
+		control->holder = c;
+	else
+		freezer_thaw();
+	reply_with_fd(c, &r, "", fd);
+	close(fd);
 }
 
 static const struct request {
@@ -555,7 +650,7 @@ static void accept_client(void)
 		close(fd);
 		return;
 	}
-	c = kzalloc(sizeof(*c));
+	c = hzalloc(sizeof(*c));
 	if (!c) {
 		close(fd);
 		return;
@@ -565,6 +660,7 @@ static void accept_client(void)
 		kfree(c);
 		return;
 	}
+	hostfd_set_use(fd, HOSTFD_SENTRY);
 	c->conn = fd;
 	control->nr_connections++;
 	objtype_inc(&client_type);
@@ -658,6 +754,7 @@ static int make_event(void)
 	fd = fd < 0 ? -errno : hostfd_add(fd);
 	if (fd < 0)
 		return fd;
+	hostfd_set_use(fd, HOSTFD_SENTRY);
 	event = fd;
 	return 0;
 }
@@ -667,7 +764,7 @@ int control_start(struct kernel *k, const struct config *c)
 	pthread_attr_t attr;
 	int err;
 
-	control = kzalloc(sizeof(*control));
+	control = hzalloc(sizeof(*control));
 	if (!control) {
 		close(c->control_fd);
 		return -ENOMEM;
@@ -680,6 +777,7 @@ int control_start(struct kernel *k, const struct config *c)
 	err = control->listener = hostfd_add(c->control_fd);
 	if (err < 0)
 		goto out_free;
+	hostfd_set_use(control->listener, HOSTFD_SENTRY);
 	err = make_event();
 	if (err)
 		goto out_listener;

@@ -8,6 +8,11 @@
  *	CONTROL_ENTER			CONTROL_ENTERED, later CONTROL_EXITED; or CONTROL_FAILED
  *	CONTROL_SIGNAL, CONTROL_RESIZE	CONTROL_OK or CONTROL_FAILED
  *	CONTROL_STATUS			CONTROL_STATUS_IS
+ *	CONTROL_SNAPSHOT		CONTROL_SNAPSHOT_IS or CONTROL_FAILED
+ *
+ * With CONTROL_SNAPSHOT_IS comes the image (snapshot_image.h), a sealed memfd. With CONTROL_HOLD the
+ * sandbox stays stopped until the client kills it (SIGKILL to init) or closes the connection, which
+ * lets it go on.
  *
  * The first descriptor of CONTROL_ENTER is a sealed memfd with the device tree (config.h) of which
  * /chosen says what is to run: args; env, added to init's; cwd and user, or else init's; umask,
@@ -28,15 +33,13 @@
 #define CONTROL_TEXT_MAX 1024
 #define CONTROL_MAX_FDS	 4
 
-/*
- * Requests: number, name, handler in control.c, flags allowed, fewest and most descriptors. 5 is
- * kept for a snapshot.
- */
+/* Requests: number, name, handler in control.c, flags allowed, fewest and most descriptors. */
 #define CONTROL_REQUESTS(X)                                                                        \
 	X(1, CONTROL_ENTER, enter, 0, 1, CONTROL_MAX_FDS)                                          \
 	X(2, CONTROL_SIGNAL, send_signal, CONTROL_TO_INIT | CONTROL_TO_GROUP, 0, 0)                \
 	X(3, CONTROL_RESIZE, resize, 0, 0, 0)                                                      \
-	X(4, CONTROL_STATUS, status, 0, 0, 0)
+	X(4, CONTROL_STATUS, status, 0, 0, 0)                                                      \
+	X(5, CONTROL_SNAPSHOT, snapshot, CONTROL_HOLD, 0, 0)
 
 enum control_type {
 #define CONTROL_ENUM(nr, name, fn, flags, min_fds, max_fds) name = (nr),
@@ -48,11 +51,14 @@ enum control_type {
 	CONTROL_ENTERED,   /* .entered */
 	CONTROL_EXITED,	   /* .exited */
 	CONTROL_STATUS_IS, /* .status */
+	CONTROL_SNAPSHOT_IS,
 };
 
 /* Of CONTROL_SIGNAL: to init, not to this connection's command; to its whole process group. */
 #define CONTROL_TO_INIT	 1u
 #define CONTROL_TO_GROUP 2u
+/* Of CONTROL_SNAPSHOT: the sandbox doesn't go on. */
+#define CONTROL_HOLD 4u
 
 struct control_size {
 	uint16_t rows, columns, xpixel, ypixel;

@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "sentry/console.h"
+#include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/lib/world.h"
 
 /* How often the memory limit is looked at while one is set. */
 #define MEMORY_CHECK_MS 50
@@ -66,9 +68,6 @@ static void forward(const siginfo_t *host)
 	} else {
 		(void)!signal_send_group(fw.init, &info);
 	}
-	/* The job stops as a whole, this process with it. */
-	if (signo == SIGTSTP)
-		kill(getpid(), SIGSTOP);
 }
 
 /* Over the limit: the process with the most memory goes, with a message. */
@@ -147,6 +146,8 @@ static uint64_t watch_limits(const struct timespec *start)
 		if (elapsed >= fw.timeout_ms) {
 			atomic_store(&timed_out, true);
 			kernel_kill_all(fw.kernel, SIGKILL);
+			/* Whoever waits for the end of a snapshot has waited long enough. */
+			freezer_thaw();
 		} else {
 			left = fw.timeout_ms - elapsed;
 		}
@@ -169,12 +170,21 @@ int forward_until_end(void)
 	sigaddset(&set, SIGCHLD);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (atomic_load(&fw.kernel->nr_threads_running)) {
-		uint64_t left = watch_limits(&start);
+		uint64_t left;
 
+		world_enter();
+		left = watch_limits(&start);
+		world_leave();
 		wait.tv_sec = (time_t)(left / 1000);
 		wait.tv_nsec = (long)(left % 1000) * 1000000;
-		if (sigtimedwait(&set, &info, &wait) > 0 && info.si_signo != SIGCHLD)
-			forward(&info);
+		if (sigtimedwait(&set, &info, &wait) <= 0 || info.si_signo == SIGCHLD)
+			continue;
+		world_enter();
+		forward(&info);
+		world_leave();
+		/* The job stops as a whole, this process with it. */
+		if (info.si_signo == SIGTSTP)
+			kill(getpid(), SIGSTOP);
 	}
 	return kernel_wait(fw.kernel);
 }

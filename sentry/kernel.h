@@ -24,6 +24,7 @@ struct user_counts {
 struct kernel {
 	struct mutex tasklist; /* LOCK_TASKLIST: the process tree, see task.h */
 	struct platform *platform;
+	uint32_t life;		    /* how often it was restored in another process */
 	struct pid_ns *root_pid_ns; /* reference */
 	struct uts_ns *root_uts;
 	struct ipc_ns *root_ipc;
@@ -47,6 +48,13 @@ struct kernel {
 		bool enabled;
 		int fd;
 	} strace;
+	/* Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it. */
+	struct {
+		int index;
+		struct hostfile *file;
+	} stdio[3];
+	void *config; /* what init was made from, if it may be wanted again (config.h) */
+	size_t config_size;
 	bool stats;
 	uint64_t forks;	     /* processes made, for /proc/stat */
 	struct tty *console; /* sandbox terminal (-t), or NULL */

@@ -124,8 +124,13 @@ static int pass_file(struct launch *l, int i)
 	if (index < 0)
 		return fail(l, EXIT_KVMSBOX, "can't pass descriptor %d: %s", i, strerror(-index));
 	file = hostfile_alloc(index, (unsigned int)flags, l->cred);
-	if (IS_ERR(file))
+	if (IS_ERR(file)) {
 		hostfd_close(index);
+	} else if (!l->kernel->init) {
+		hostfd_set_use(index, HOSTFD_STDIO);
+		l->kernel->stdio[i].index = index;
+		l->kernel->stdio[i].file = hostfile_state(file);
+	}
 	return install_file(l, file, i);
 }
 

@@ -249,6 +249,9 @@ static bool handle(struct task *t, const struct ksigaction *sa, const siginfo_t 
 	uint64_t blocked;
 
 	resolve_restart_for_handler(t, sa->flags);
+	/* What comes next is the handler's. */
+	t->redo.again = t->redo.timed = false;
+	t->redo.done = 0;
 	if (!push_frame(t, sa, info, restore))
 		return false;
 	t->restore_mask = false;

@@ -26,15 +26,14 @@
 #include "sentry/snapshot_image.h"
 #include "sentry/snapshot_internal.h"
 
-#define FREEZE_MS 5000 /* for tasks to come to their safe point: vfork may hold one up */
+#define FREEZE_MS 5000 /* for tasks to come to their safe point */
 
 struct frozen *snapshot_frozen;
 
 static __host_state struct {
-	int fd;			  /* the image; 0: there is none */
-	int pagemap;		  /* of this process; 0: not opened */
-	char root_path[PATH_MAX]; /* of the file that the root file system is in */
-	uint64_t root_size;
+	int fd;	     /* the image; 0: there is none */
+	int pagemap; /* of this process; 0: not opened */
+	struct snapshot_root root;
 	bool no_scan;
 	uint64_t *stored; /* bit per page from ARENA_BASE: it is in the image, the rest was zero */
 	struct mm_frozen **mms;
@@ -60,21 +59,24 @@ int snapshot_prepare(void)
 			return -errno;
 		snap.pagemap = fd;
 	}
-	if (!snap.root_size) {
-		char link[32];
-		struct stat st;
-		ssize_t n;
-
-		snprintf(link, sizeof(link), "/proc/self/fd/%d", physmem_file_fd());
-		n = readlink(link, snap.root_path, sizeof(snap.root_path) - 1);
-		if (n < 0 || fstat(physmem_file_fd(), &st))
-			return -errno;
-		snap.root_path[n] = 0;
-		snap.root_size = (uint64_t)st.st_size;
-	}
 	if (!snap.stored)
 		snap.stored = hcalloc((physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 64 + 1, 8);
-	return snap.stored ? 0 : -ENOMEM;
+	return snap.stored ? snapshot_prepare_save() : -ENOMEM;
+}
+
+int snapshot_prepare_save(void)
+{
+	char link[32];
+	struct stat st;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", physmem_file_fd());
+	n = readlink(link, snap.root.path, sizeof(snap.root.path) - 1);
+	if (n < 0 || fstat(physmem_file_fd(), &st))
+		return -errno;
+	snap.root.path[n] = 0;
+	snap.root.size = (uint64_t)st.st_size;
+	return snapshot_boot_id(snap.root.boot_id);
 }
 
 /* ---- kernel state: the arena, and behind it the frame allocator's tables ---- */
@@ -126,7 +128,7 @@ static int write_all(int fd, const void *buf, size_t n, uint64_t offset)
  * Static variables as bytes, whatever lies between them: with the sanitizers, that is what nobody
  * may touch.
  */
-static void copy_statics(void *to, const void *from, size_t n)
+void snapshot_copy_statics(void *to, const void *from, size_t n)
 {
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory");
 }
@@ -143,7 +145,7 @@ static int store_statics(int fd)
 
 		if (!copy)
 			return -ENOMEM;
-		copy_statics(copy, pieces[i].start, pieces[i].size);
+		snapshot_copy_statics(copy, pieces[i].start, pieces[i].size);
 		err = write_all(fd, copy, pieces[i].size, offset);
 		offset += pieces[i].size;
 		kfree(copy);
@@ -163,20 +165,23 @@ static int store_region(int fd, const struct phys_region *r)
 			continue;
 		}
 		for (end = at; end < r->end && !page_is_zero((void *)end); end += PAGE_SIZE)
-			snap.stored[kernel_page(end) / 64] |= 1UL << (kernel_page(end) % 64);
+			;
+		if (snap.stored)
+			snapshot_mark_stored(at, end - at);
 		err = write_all(fd, (void *)at, end - at, IMAGE_KERNEL + (at - ARENA_BASE));
 		at = end;
 	}
 	return err;
 }
 
-static int store_kernel(int fd)
+int snapshot_store_kernel(int fd)
 {
 	struct phys_region r[NR_REGIONS];
 	gpa_t from, to;
 	int err = 0;
 
-	memset(snap.stored, 0, (physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 8 + 8);
+	if (snap.stored)
+		memset(snap.stored, 0, (physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 8 + 8);
 	kernel_regions(r);
 	for (int i = 0; i < NR_REGIONS && !err; i++)
 		err = store_region(fd, &r[i]);
@@ -195,7 +200,7 @@ void snapshot_statics_restore(void)
 	unsigned int n = world_statics(pieces);
 
 	for (unsigned int i = 0; i < n; i++) {
-		copy_statics(pieces[i].start, view, pieces[i].size);
+		snapshot_copy_statics(pieces[i].start, view, pieces[i].size);
 		view += pieces[i].size;
 	}
 }
@@ -334,7 +339,7 @@ static size_t live_tasks(struct kernel *k, struct task **out)
 	return n;
 }
 
-static void frozen_free(struct frozen *f)
+void snapshot_frozen_free(struct frozen *f)
 {
 	for (size_t i = 0; i < f->nr_tasks; i++) {
 		kfree(f->tasks[i].block);
@@ -369,7 +374,7 @@ static int add_task(struct frozen *f, struct task *t)
 }
 
 /* The table of contents, with references that keep all of it from ending. ERR_PTR. */
-static struct frozen *frozen_alloc(struct kernel *k)
+struct frozen *snapshot_frozen_alloc(struct kernel *k)
 {
 	size_t n = live_tasks(k, NULL);
 	struct task **tasks = hcalloc(n + 1, sizeof(*tasks));
@@ -391,7 +396,7 @@ static struct frozen *frozen_alloc(struct kernel *k)
 	return f;
 
 out_frozen:
-	frozen_free(f);
+	snapshot_frozen_free(f);
 	kfree(tasks);
 	return ERR_PTR(err);
 out_free:
@@ -400,7 +405,7 @@ out_free:
 	return ERR_PTR(err);
 }
 
-static void save_contexts(struct frozen *f)
+void snapshot_save_contexts(struct frozen *f)
 {
 	const struct platform_type *pt = f->kernel->platform->type;
 
@@ -409,6 +414,7 @@ static void save_contexts(struct frozen *f)
 
 		pt->ctx_get_bases(ft->task->ctx, &ft->fs_base, &ft->gs_base);
 		pt->ctx_get_fpu(ft->task->ctx, ft->fpu);
+		task_times(ft->task, &ft->utime_ns, &ft->stime_ns);
 	}
 }
 
@@ -454,16 +460,26 @@ static int make_records(struct frozen *f)
 	return physmem_frozen_ready();
 }
 
+int snapshot_memfd(void)
+{
+	int fd = memfd_create("kvmsbox-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+
+	if (fd >= 0 && !ftruncate(fd, IMAGE_SIZE))
+		return fd;
+	err = -errno;
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 static int make_image(void)
 {
-	int fd = memfd_create("kvmsbox-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int err;
+	int fd = snapshot_memfd(), err;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	/* Replaces the view of an earlier image. */
-	if (ftruncate(fd, IMAGE_SIZE) ||
-	    mmap((void *)IMAGE_VIEW, IMAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
+	if (mmap((void *)IMAGE_VIEW, IMAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
 		 fd, 0) == MAP_FAILED) {
 		err = -errno;
 		close(fd);
@@ -485,17 +501,26 @@ static int map_kernel(int fd)
 	return p == MAP_FAILED ? -errno : 0;
 }
 
-static int write_meta(int fd, const struct kernel *k)
+int snapshot_store_meta(int fd, const struct frozen *f)
 {
 	void *fdt = hzalloc(IMAGE_META_SIZE);
 	int err = -ENOMEM;
 
 	if (fdt)
-		err = snapshot_meta_build(fdt, IMAGE_META_SIZE, k, snap.root_path, snap.root_size);
+		err = snapshot_root_hash(physmem_file_fd(), snap.root.hash);
+	if (!err)
+		err = snapshot_meta_build(fdt, IMAGE_META_SIZE, f, &snap.root);
 	if (!err)
 		err = write_all(fd, fdt, IMAGE_META_SIZE, 0);
 	kfree(fdt);
 	return err;
+}
+
+int snapshot_seal(int fd)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+		       ? -errno
+		       : 0;
 }
 
 /* All tasks are discarded, the world held. */
@@ -505,29 +530,31 @@ static int freeze_held(struct kernel *k, bool again)
 	int fd, err;
 
 	if (!f) {
-		f = frozen_alloc(k);
+		f = snapshot_frozen_alloc(k);
 		if (IS_ERR(f))
 			return (int)PTR_ERR(f);
-		save_contexts(f);
+		snapshot_save_contexts(f);
 		snapshot_frozen = f;
 	}
 	fd = make_image();
 	if (fd < 0)
 		return fd;
-	for (size_t i = 0; i < f->nr_mms && !again; i++)
+	for (size_t i = 0; i < f->nr_mms && !again; i++) {
+		mm_wipe(f->mms[i]);
 		mm_freeze_protect(f->mms[i]);
-	err = physmem_freeze(fd, IMAGE_RAM, (const uint8_t *)IMAGE_VIEW + IMAGE_RAM);
+	}
+	/* First: it reads command lines. */
+	err = snapshot_store_meta(fd, f);
 	if (!err)
-		err = write_meta(fd, k);
+		err = physmem_freeze(fd, IMAGE_RAM, (const uint8_t *)IMAGE_VIEW + IMAGE_RAM);
 	if (!err)
-		err = store_kernel(fd);
+		err = snapshot_store_kernel(fd);
 	if (!err)
 		err = map_kernel(fd);
 	if (!err)
 		err = make_records(f);
-	if (!err &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-		err = -errno;
+	if (!err)
+		err = snapshot_seal(fd);
 	if (err) {
 		close(fd);
 		return err;

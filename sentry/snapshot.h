@@ -36,6 +36,16 @@ int snapshot_prepare(void) __must_check;
  * sandbox goes on then.
  */
 int snapshot_freeze(struct kernel *k, char *why, size_t size) __must_check;
+/*
+ * What a sandbox that is to be saved needs to know of the host: before lockdown. 0 or -errno.
+ */
+int snapshot_prepare_save(void) __must_check;
+/*
+ * Stops all tasks and saves the sandbox, which is then as it was: returns its image, sealed, the
+ * caller's. Tasks stay stopped until freezer_thaw. -errno with one line in @why: the sandbox goes on.
+ */
+int snapshot_save(struct kernel *k, char *why, size_t size) __must_check;
+
 /* Is there a frozen state? */
 bool snapshot_exists(void);
 /* The image; the snapshot's. */
@@ -73,6 +83,17 @@ int snapshot_restore_prepare(const char *platform, char *why, size_t size) __mus
  */
 int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why,
 		     size_t size) __must_check;
+/*
+ * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host descriptors
+ * that take the places of init's, the caller's also afterwards. After lockdown snapshot_start lets it
+ * run. 0, or -errno with one line in @why.
+ */
+struct snapshot_file;
+int snapshot_restore_file(const struct snapshot_file *file, const char *platform,
+			  const int stdio[3], struct kernel **out, char *why,
+			  size_t size) __must_check;
+/* 0 or -EAGAIN: not all of it runs, end the process. */
+int snapshot_start(struct kernel *k) __must_check;
 /*
  * What is mapped from @fd is the frozen state from now on. Nothing runs yet. The pages of kernel
  * state that hold something have been told by snapshot_mark_stored. 0 or -errno.

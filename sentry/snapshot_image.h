@@ -4,16 +4,20 @@
  * that it is mapped in one piece each. It begins with a device tree (libfdt):
  *
  *	/		compatible "kvmsbox,snapshot-1", build (the program that made it), cpu,
- *			platform, memory-limit, ncpus
- *	/image		of the root file system: path, size
+ *			platform, boot-id (of the host)
+ *	/image		of the root file system: path, size, hash (of the ends of its file)
  *	/kernel		statics (address, size)…, extent, frozen (address of struct frozen)
  *	/memory		extent, tables
+ *	/stdio		index (hostfd of init's descriptors 0 to 2, 0: none)
+ *	/tasks		processes, threads; process@PID: pid, threads, command. For people, and not all
  */
 #ifndef SENTRY_SNAPSHOT_IMAGE_H
 #define SENTRY_SNAPSHOT_IMAGE_H
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/physmem.h"
+
+#define SNAPSHOT_COMPATIBLE "kvmsbox,snapshot-1"
 
 #define IMAGE_META_SIZE	 65536UL
 #define IMAGE_STATICS	 (1UL << 20) /* the pieces of world_statics, one behind the other */

@@ -3,13 +3,16 @@
 #ifndef SENTRY_SNAPSHOT_INTERNAL_H
 #define SENTRY_SNAPSHOT_INTERNAL_H
 
+#include <limits.h>
+
 #include "sentry/kernel.h"
 
 /* What the platform has of a task, in the arena while it is frozen. */
 struct frozen_task {
 	struct task *task; /* reference */
 	uint64_t fs_base, gs_base;
-	void *fpu; /* arch_fpu_size() bytes, aligned, in block */
+	uint64_t utime_ns, stime_ns; /* so far */
+	void *fpu;		     /* arch_fpu_size() bytes, aligned, in block */
 	void *block;
 };
 
@@ -19,23 +22,48 @@ struct frozen {
 	size_t nr_tasks, nr_mms;
 	struct frozen_task *tasks;
 	struct mm **mms; /* references */
+	/* What of init's stdio is there: hostfd (0: nothing) and what stands on it. */
+	struct {
+		int index;
+		struct hostfile *file;
+	} stdio[3];
 };
 extern struct frozen *snapshot_frozen;
 
-/* ---- snapshot_meta.c ---- */
-#define SNAPSHOT_COMPATIBLE "kvmsbox,snapshot-1"
-#define SNAPSHOT_CPU_WORDS  4
+/* ---- snapshot_origin.c ---- */
+#define SNAPSHOT_CPU_WORDS 4
+#define SNAPSHOT_ROOT_HASH 16
+#define SNAPSHOT_BOOT_ID   40
 /* What is to be the same where it is restored: this program, and what programs saw of the CPU. */
 size_t snapshot_build_id(const uint8_t **id);
 void snapshot_cpu(uint64_t cpu[SNAPSHOT_CPU_WORDS]);
+/* The host's boot, whose clocks programs have seen. 0 or -errno. */
+int snapshot_boot_id(char id[SNAPSHOT_BOOT_ID]) __must_check;
+/*
+ * Of both ends of the file @fd, which the root file system is in: in those of an imported image are
+ * the hashes of all between. 0 or -errno.
+ */
+int snapshot_root_hash(int fd, uint8_t hash[SNAPSHOT_ROOT_HASH]) __must_check;
+
+/* ---- snapshot_meta.c ---- */
+#define SNAPSHOT_MAX_STDIO 1024 /* hostfd of init's stdio */
+/* What the sandbox stands on. */
+struct snapshot_root {
+	char path[PATH_MAX]; /* of the file that the root file system is in */
+	uint64_t size;
+	uint8_t hash[SNAPSHOT_ROOT_HASH];
+	char boot_id[SNAPSHOT_BOOT_ID];
+};
 /* The device tree at the image's beginning, into @fdt. 0 or -errno. */
-int snapshot_meta_build(void *fdt, size_t size, const struct kernel *k, const char *root_path,
-			uint64_t root_size) __must_check;
+int snapshot_meta_build(void *fdt, size_t size, const struct frozen *f,
+			const struct snapshot_root *root) __must_check;
 /* What it says, checked. Strings point into it. */
 struct snapshot_meta {
 	uint64_t arena, extent, tables, tables_free;
-	const char *root_path, *platform;
+	const char *root_path, *platform, *boot_id;
+	const uint8_t *root_hash;
 	uint64_t root_size;
+	int stdio[3];
 };
 /* 0, or -EINVAL with the reason in @why. */
 int snapshot_meta_parse(const void *fdt, size_t fdt_size, struct snapshot_meta *m, char *why,
@@ -43,9 +71,23 @@ int snapshot_meta_parse(const void *fdt, size_t fdt_size, struct snapshot_meta *
 
 /* ---- snapshot.c ---- */
 void snapshot_statics_restore(void);
+/* Static variables as bytes, sanitizers or not. */
+void snapshot_copy_statics(void *to, const void *from, size_t n);
 /* Contexts as the frozen state has them. */
 void snapshot_load_contexts(const struct frozen *f);
 /* These pages of kernel state are in the image. */
 void snapshot_mark_stored(uintptr_t start, size_t len);
+
+/* What the two ways to make an image share: the table of contents, and what is written. */
+struct frozen *snapshot_frozen_alloc(struct kernel *k);
+void snapshot_frozen_free(struct frozen *f);
+void snapshot_save_contexts(struct frozen *f);
+/* The image of a new memory file. Returns the descriptor or -errno. */
+int snapshot_memfd(void);
+/* Kernel state and page tables; the device tree. 0 or -errno. */
+int snapshot_store_kernel(int fd) __must_check;
+int snapshot_store_meta(int fd, const struct frozen *f) __must_check;
+/* Nobody can change it any more. 0 or -errno. */
+int snapshot_seal(int fd) __must_check;
 
 #endif

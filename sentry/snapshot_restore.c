@@ -17,14 +17,27 @@
 #include "sentry/kernel.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfd.h"
 #include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
+#include "sentry/objects.h"
 #include "sentry/snapshot.h"
+#include "sentry/snapshot_file.h"
 #include "sentry/snapshot_image.h"
 #include "sentry/snapshot_internal.h"
+#include "vfs/rootfs.h"
+
+/* Where an image is: a memory file, mapped as a whole (IMAGE_VIEW); or a file (snapshot_file.h). */
+struct source {
+	struct phys_source ram;		  /* first: what physmem hands back */
+	const struct snapshot_file *file; /* NULL: the memory file */
+	int fd;
+};
 
 struct restore {
-	int fd;
+	struct source source;
+	const void *fdt;
+	size_t fdt_size;
 	struct snapshot_meta meta;
 	char *why;
 	size_t size;
@@ -59,20 +72,82 @@ static int for_data(int fd, uint64_t start, uint64_t end,
 	return 0;
 }
 
-/* ---- guest memory ---- */
+/* ---- the source: bytes of the image [start, end) ---- */
 
-static __host_state int ram_fd;
-static __host_state phys_data_fn ram_fn;
+static int source_for_data(const struct source *s, uint64_t start, uint64_t end,
+			   int (*fn)(void *arg, uint64_t offset, size_t len), void *arg)
+{
+	return s->file ? snapshot_file_for_data(s->file, start, end, fn, arg)
+		       : for_data(s->fd, start, end, fn, arg);
+}
+
+static int source_read(const struct source *s, uint64_t start, uint64_t end, void *to)
+{
+	if (s->file)
+		return snapshot_file_read(s->file, start, end, to);
+	memcpy(to, (const uint8_t *)IMAGE_VIEW + start, end - start);
+	return 0;
+}
+
+static int source_map(const struct source *s, uint64_t start, uint64_t end, void *at)
+{
+	if (s->file)
+		return snapshot_file_map(s->file, start, end, at);
+	return mmap(at, end - start, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, s->fd,
+		    (off_t)start) == MAP_FAILED
+		       ? -errno
+		       : 0;
+}
+
+/* ---- the same for guest memory ---- */
+
+struct ram_data {
+	phys_data_fn fn;
+	void *arg;
+};
 
 static int ram_data(void *arg, uint64_t offset, size_t len)
 {
-	return ram_fn(arg, offset - IMAGE_RAM, len);
+	const struct ram_data *d = arg;
+
+	return d->fn(d->arg, offset - IMAGE_RAM, len);
 }
 
-static int for_ram_data(phys_data_fn fn, void *arg)
+static int ram_for_data(const struct phys_source *s, phys_data_fn fn, void *arg)
 {
-	ram_fn = fn;
-	return for_data(ram_fd, IMAGE_RAM, IMAGE_SIZE, ram_data, arg);
+	struct ram_data d = {fn, arg};
+
+	return source_for_data(container_of(s, struct source, ram), IMAGE_RAM, IMAGE_SIZE, ram_data,
+			       &d);
+}
+
+static int ram_map(const struct phys_source *s, void *at, gpa_t gpa, size_t len)
+{
+	return source_map(container_of(s, struct source, ram), IMAGE_RAM + gpa,
+			  IMAGE_RAM + gpa + len, at);
+}
+
+/*
+ * From memory file to memory file nobody's page tables are touched. What the program doesn't touch
+ * either costs no fault then; on a virtualized host each takes several microseconds.
+ */
+static int ram_read(const struct phys_source *base, void *to, gpa_t gpa, size_t len)
+{
+	const struct source *s = container_of(base, struct source, ram);
+	off_t from = (off_t)(IMAGE_RAM + gpa), at = (off_t)gpa;
+	size_t left = len;
+
+	while (!s->file && left) {
+		ssize_t n = copy_file_range(s->fd, &from, physmem_fd(), &at, left, 0);
+
+		if (n <= 0)
+			break;
+		left -= (size_t)n;
+	}
+	return left ? source_read(s, IMAGE_RAM + gpa + (len - left), IMAGE_RAM + gpa + len,
+				  (uint8_t *)to + (len - left))
+		    : 0;
 }
 
 static int kernel_data(void *arg, uint64_t offset, size_t len)
@@ -87,39 +162,67 @@ static int kernel_data(void *arg, uint64_t offset, size_t len)
 static int map_view(struct restore *r)
 {
 	if (mmap((void *)IMAGE_VIEW, IMAGE_SIZE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, r->fd, 0) == MAP_FAILED)
+		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, r->source.fd, 0) == MAP_FAILED)
 		return fail(r, -errno, "can't map the snapshot");
-	return snapshot_meta_parse((void *)IMAGE_VIEW, IMAGE_META_SIZE, &r->meta, r->why, r->size);
+	r->fdt = (void *)IMAGE_VIEW;
+	r->fdt_size = IMAGE_META_SIZE;
+	return 0;
+}
+
+static int read_statics(struct restore *r)
+{
+	struct world_piece pieces[2];
+	unsigned int n = world_statics(pieces);
+	uint64_t at = IMAGE_STATICS, size = 0;
+	uint8_t *buf;
+	int err;
+
+	for (unsigned int i = 0; i < n; i++)
+		size += pieces[i].size;
+	size = PAGE_ALIGN_UP(size);
+	buf = hmalloc(size);
+	err = buf ? source_read(&r->source, at, at + size, buf) : -ENOMEM;
+	at = 0;
+	for (unsigned int i = 0; i < n && !err; i++) {
+		snapshot_copy_statics(pieces[i].start, buf + at, pieces[i].size);
+		at += pieces[i].size;
+	}
+	kfree(buf);
+	return err;
 }
 
 static int map_kernel(struct restore *r)
 {
-	if (mmap((void *)ARENA_BASE, physmem_kernel_end() - ARENA_BASE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, r->fd,
-		 IMAGE_KERNEL) == MAP_FAILED)
-		return fail(r, -errno, "can't map the kernel's state");
-	snapshot_statics_restore();
-	return 0;
+	int err =
+		source_map(&r->source, IMAGE_KERNEL,
+			   IMAGE_KERNEL + (physmem_kernel_end() - ARENA_BASE), (void *)ARENA_BASE);
+
+	if (!err)
+		err = read_statics(r);
+	return err ? fail(r, err, "can't map the kernel's state") : 0;
 }
 
 static int map_memory(struct restore *r, const struct platform_type *type)
 {
-	const uint8_t *view = (const uint8_t *)IMAGE_VIEW;
+	const void *view = r->source.file ? NULL : (uint8_t *)IMAGE_VIEW + IMAGE_RAM;
 	gpa_t base = PHYS_RAM_SIZE - IMAGE_TABLES_MAX;
 	int err;
 
-	ram_fd = r->fd;
-	err = physmem_restore(for_ram_data, view + IMAGE_RAM, r->fd, IMAGE_RAM, type->own_memory,
-			      base + r->meta.tables, r->meta.tables_free);
-	if (err)
-		return fail(r, err, "can't make the guest's memory");
-	memcpy(phys_ptr(base), view + IMAGE_TABLES, r->meta.tables);
-	return 0;
+	r->source.ram = (struct phys_source){.share = type->own_memory,
+					     .for_data = ram_for_data,
+					     .map = ram_map,
+					     .read = ram_read};
+	err = physmem_restore(&r->source.ram, view, base + r->meta.tables, r->meta.tables_free);
+	if (!err)
+		err = source_read(&r->source, IMAGE_TABLES, IMAGE_TABLES + r->meta.tables,
+				  phys_ptr(base));
+	return err ? fail(r, err, "can't make the guest's memory") : 0;
 }
 
 static int open_root(struct restore *r)
 {
 	int fd = open(r->meta.root_path, O_RDONLY | O_CLOEXEC), err;
+	uint8_t hash[SNAPSHOT_ROOT_HASH];
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st)) {
@@ -133,6 +236,13 @@ static int open_root(struct restore *r)
 			 r->meta.root_path, (long)st.st_size, r->meta.root_size);
 		return -EINVAL;
 	}
+	err = snapshot_root_hash(fd, hash);
+	if (err || memcmp(hash, r->meta.root_hash, sizeof(hash))) {
+		snprintf(r->why, r->size, "the image %s, which the snapshot stands on, %s",
+			 r->meta.root_path,
+			 err ? "can't be read" : "has other contents than it had");
+		return err ? err : -EINVAL;
+	}
 	err = physmem_reopen_file(0, fd);
 	return err ? fail(r, err, "can't map the image") : 0;
 }
@@ -141,12 +251,20 @@ static int open_root(struct restore *r)
  * A pointer in the arena to what is this process's: also in the view, from which the arena is set
  * back. That is a private mapping; the image itself stays as it is.
  */
-static void patch(void *field, const void *value)
+static __host_state bool has_view;
+
+static void patch_bytes(void *field, const void *value, size_t size)
 {
 	uintptr_t at = (uintptr_t)field;
 
-	memcpy(field, &value, sizeof(value));
-	memcpy((uint8_t *)IMAGE_VIEW + IMAGE_KERNEL + (at - ARENA_BASE), &value, sizeof(value));
+	memcpy(field, value, size);
+	if (has_view)
+		memcpy((uint8_t *)IMAGE_VIEW + IMAGE_KERNEL + (at - ARENA_BASE), value, size);
+}
+
+static void patch(void *field, const void *value)
+{
+	patch_bytes(field, &value, sizeof(value));
 }
 
 /* The platform's part of address spaces and tasks. */
@@ -154,8 +272,11 @@ static int make_vehicles(struct restore *r, struct platform *p)
 {
 	struct frozen *f = snapshot_frozen;
 	struct kernel *k = f->kernel;
+	uint32_t life = k->life + 1;
 
 	patch(&k->platform, p);
+	/* Threads that have ended, but are remembered, have nothing here. */
+	patch_bytes(&k->life, &life, sizeof(life));
 	for (size_t i = 0; i < f->nr_mms; i++) {
 		struct mm *mm = f->mms[i];
 
@@ -174,8 +295,26 @@ static int make_vehicles(struct restore *r, struct platform *p)
 		if (IS_ERR(ctx))
 			return fail(r, (int)PTR_ERR(ctx), "can't make a context");
 		patch(&f->tasks[i].task->ctx, ctx);
+		patch_bytes(&f->tasks[i].task->ctx_life, &life, sizeof(life));
 	}
 	return 0;
+}
+
+/* CLOCK_MONOTONIC, which programs have seen, goes back with the host's next boot. */
+static int check_boot(struct restore *r)
+{
+	char id[SNAPSHOT_BOOT_ID];
+	int err = snapshot_boot_id(id);
+
+	if (err)
+		return fail(r, err, "can't tell which boot of the host this is");
+	if (!strcmp(id, r->meta.boot_id))
+		return 0;
+	snprintf(r->why, r->size,
+		 "made on another host, or before this one was booted: its programs' clocks would "
+		 "go "
+		 "back");
+	return -EINVAL;
 }
 
 /* What was prepared. */
@@ -201,42 +340,115 @@ int snapshot_restore_prepare(const char *name, char *why, size_t size)
 	return err ? fail(&r, err, "can't start the platform") : 0;
 }
 
-int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why, size_t size)
+/* From an image to a kernel with a platform. */
+static int restore(struct restore *r, const char *platform, struct kernel **out)
 {
-	struct restore r = {.fd = fd, .why = why, .size = size};
-	const struct platform_type *type;
 	int err;
 
-	err = map_view(&r);
+	err = snapshot_meta_parse(r->fdt, r->fdt_size, &r->meta, r->why, r->size);
+	if (!err)
+		err = check_boot(r);
 	if (err)
 		return err;
 	if (!platform)
-		platform = r.meta.platform;
+		platform = r->meta.platform;
 	if (prepared && strcmp(prepared->type->name, platform)) {
-		snprintf(why, size, "prepared for %s, and this snapshot is for %s",
+		snprintf(r->why, r->size, "prepared for %s, and this snapshot is for %s",
 			 prepared->type->name, platform);
 		return -EINVAL;
 	}
-	err = prepared ? 0 : snapshot_restore_prepare(platform, why, size);
+	err = prepared ? 0 : snapshot_restore_prepare(platform, r->why, r->size);
 	if (err)
 		return err;
-	type = prepared->type;
-	err = map_kernel(&r) ?: map_memory(&r, type) ?: open_root(&r);
+	err = map_kernel(r) ?: map_memory(r, prepared->type) ?: open_root(r);
 	if (err)
 		return err;
-	err = snapshot_prepare();
-	if (!err)
-		err = for_data(fd, IMAGE_KERNEL, IMAGE_KERNEL + IMAGE_KERNEL_MAX, kernel_data,
-			       NULL);
+	err = r->source.file ? snapshot_prepare_save() : snapshot_prepare();
+	if (!err && !r->source.file)
+		err = for_data(r->source.fd, IMAGE_KERNEL, IMAGE_KERNEL + IMAGE_KERNEL_MAX,
+			       kernel_data, NULL);
 	if (err)
-		return fail(&r, err, "can't prepare to set the sandbox back");
+		return fail(r, err, "can't prepare to save the sandbox again");
 	err = physmem_announce();
 	if (err)
-		return fail(&r, err, "can't give the guest its memory");
-	err = make_vehicles(&r, prepared);
+		return fail(r, err, "can't give the guest its memory");
+	err = make_vehicles(r, prepared);
 	if (err)
 		return err;
 	the_kernel = *out = snapshot_frozen->kernel;
 	vdso_restored();
+	return 0;
+}
+
+int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why, size_t size)
+{
+	struct restore r = {.source.fd = fd, .why = why, .size = size};
+
+	has_view = true;
+	return map_view(&r) ?: restore(&r, platform, out);
+}
+
+/* ---- an ordinary sandbox ---- */
+
+/* @stdio in the places of init's. */
+static int put_stdio(struct restore *r, const int stdio[3])
+{
+	for (int i = 0; i < 3; i++) {
+		struct hostfile *file = snapshot_frozen->stdio[i].file;
+		int index = r->meta.stdio[i], fd, err;
+
+		if (!index)
+			continue;
+		fd = fcntl(stdio[i], F_DUPFD_CLOEXEC, 3);
+		err = fd < 0 ? -errno : hostfd_put_at(index, fd);
+		if (!err) {
+			hostfd_set_use(index, HOSTFD_STDIO);
+			err = hostfile_reopened(file);
+		}
+		if (err)
+			return fail(r, err, "can't pass standard input or output");
+	}
+	return 0;
+}
+
+int snapshot_restore_file(const struct snapshot_file *file, const char *platform,
+			  const int stdio[3], struct kernel **out, char *why, size_t size)
+{
+	struct restore r = {.source.file = file,
+			    .source.fd = file->fd,
+			    .fdt = file->fdt,
+			    .fdt_size = file->fdt_size,
+			    .why = why,
+			    .size = size};
+	int err;
+
+	err = restore(&r, platform, out);
+	if (err)
+		return err;
+	/* Where it was traced to is not here. */
+	(*out)->strace.enabled = false;
+	return put_stdio(&r, stdio);
+}
+
+int snapshot_start(struct kernel *k)
+{
+	struct frozen *f = snapshot_frozen;
+	int err;
+
+	for (size_t i = 0; i < f->nr_tasks; i++) {
+		struct task *t = f->tasks[i].task;
+
+		/* Its host threads are new. */
+		t->host_tid = 0;
+		t->utime_ns = f->tasks[i].utime_ns;
+		t->stime_ns = f->tasks[i].stime_ns;
+	}
+	snapshot_load_contexts(f);
+	ktimer_resync();
+	err = snapshot_resume(k);
+	if (err)
+		return err;
+	snapshot_frozen = NULL;
+	snapshot_frozen_free(f);
 	return 0;
 }

@@ -114,7 +114,7 @@ void sock_signal_owner(int owner_type, pid_t owner, int signo)
 	mutex_unlock(&k->tasklist);
 }
 
-bool sock_deadline(struct sock *sk, bool send, struct timespec *deadline)
+bool sock_deadline(struct task *t, struct sock *sk, bool send, struct timespec *deadline)
 {
 	struct timeval tv;
 	struct timespec ts;
@@ -125,7 +125,7 @@ bool sock_deadline(struct sock *sk, bool send, struct timespec *deadline)
 	if (!tv.tv_sec && !tv.tv_usec)
 		return false;
 	ts = (struct timespec){.tv_sec = tv.tv_sec, .tv_nsec = tv.tv_usec * 1000};
-	deadline_after(deadline, &ts);
+	task_deadline(t, deadline, &ts);
 	return true;
 }
 
@@ -192,13 +192,19 @@ static ssize_t send_wait(struct sock_op *op, const struct timespec *deadline)
 	return n;
 }
 
+static bool was_interrupted(ssize_t n)
+{
+	return n == -ERESTARTSYS || n == -EINTR;
+}
+
 ssize_t sock_send(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock)
 {
 	struct sock_op op = {.t = t, .sk = sk, .msg = msg};
 	struct timespec deadline;
-	bool timed = sock_deadline(sk, true, &deadline);
-	ssize_t done = 0, n;
+	bool timed = sock_deadline(t, sk, true, &deadline);
+	ssize_t done = (ssize_t)task_call_done(t), n;
 
+	iov_advance(&msg->iter, (size_t)done);
 	nonblock |= !!(msg->flags & MSG_DONTWAIT);
 	for (;;) {
 		n = send_once(&op);
@@ -212,6 +218,8 @@ ssize_t sock_send(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 		if (sk->type != SOCK_STREAM || !msg->iter.count || nonblock)
 			break;
 	}
+	if (was_interrupted(n) && done && !msg->scm.fds && task_call_resume(t, (size_t)done))
+		return -ERESTARTNOINTR;
 	return done ? done : n;
 }
 
@@ -226,15 +234,15 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 {
 	struct sock_op op = {.t = t, .sk = sk, .msg = msg};
 	struct timespec deadline;
-	bool timed = sock_deadline(sk, false, &deadline);
-	ssize_t done = 0, want = 0, n;
+	bool timed = sock_deadline(t, sk, false, &deadline);
+	ssize_t done = (ssize_t)task_call_done(t), want = 0, n;
 
 	/* How much a stream waits for: all, or SO_RCVLOWAT. */
 	if (sk->type == SOCK_STREAM && !(msg->flags & (MSG_PEEK | MSG_OOB)))
 		want = (ssize_t)((msg->flags & MSG_WAITALL)
 					 ? msg->iter.count
 					 : MIN(msg->iter.count, (size_t)sk->rcvlowat));
-
+	iov_advance(&msg->iter, (size_t)done);
 	nonblock |= !!(msg->flags & MSG_DONTWAIT);
 	for (;;) {
 		n = recv_once(&op);
@@ -251,6 +259,8 @@ ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool no
 		if (done >= want || msg->scm.fds || (msg->out_flags & MSG_OOB))
 			break;
 	}
+	if (was_interrupted(n) && done && task_call_resume(t, (size_t)done))
+		return -ERESTARTNOINTR;
 	return done ? done : n;
 }
 

@@ -152,7 +152,7 @@ const struct sock_family *sock_family_find(int family);
 /* A file over @sk (reference consumed, on failure too). @flags: O_NONBLOCK. */
 struct file *sock_file(struct task *t, struct sock *sk, unsigned int flags);
 /* SO_RCVTIMEO or SO_SNDTIMEO from now on: false: none. */
-bool sock_deadline(struct sock *sk, bool send, struct timespec *deadline);
+bool sock_deadline(struct task *t, struct sock *sk, bool send, struct timespec *deadline);
 /* send(2) and recv(2) that wait, as the calls have it. @nonblock beside MSG_DONTWAIT. */
 ssize_t sock_send(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock);
 ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock);

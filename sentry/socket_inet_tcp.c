@@ -607,7 +607,7 @@ static int connect_wait(struct task *t, struct tcp_sock *ts, bool first)
 {
 	const struct timespec limit = {.tv_sec = SYN_SECONDS};
 	struct timespec deadline;
-	bool timed = sock_deadline(&ts->inet.sk, true, &deadline);
+	bool timed = sock_deadline(t, &ts->inet.sk, true, &deadline);
 	long ret;
 
 	if (!timed)

@@ -451,7 +451,7 @@ static int connect_stream_wait(struct task *t, struct unix_sock *u,
 			       const struct sockaddr_storage *ss, int len, bool nonblock)
 {
 	struct timespec deadline;
-	bool timed = sock_deadline(&u->sk, true, &deadline);
+	bool timed = sock_deadline(t, &u->sk, true, &deadline);
 
 	for (;;) {
 		struct unix_sock *to = unix_find(t, ss, len, u->sk.type);

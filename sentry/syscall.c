@@ -28,10 +28,41 @@ const struct syscall_row syscall_table[SYSCALL_MAX] = {
 
 __host_state _Atomic uint64_t syscall_counts[SYSCALL_MAX];
 
+/* ---- calls that the freezer interrupts ---- */
+
+void task_deadline(struct task *t, struct timespec *until, const struct timespec *after)
+{
+	if (t->redo.again && t->redo.timed) {
+		*until = t->redo.until;
+		return;
+	}
+	deadline_after(until, after);
+	t->redo.until = *until;
+	t->redo.timed = true;
+}
+
+size_t task_call_done(const struct task *t)
+{
+	return t->redo.again ? t->redo.done : 0;
+}
+
+bool task_call_resume(struct task *t, size_t done)
+{
+	if (!freezer_active() || signal_pending(t))
+		return false;
+	t->redo.done = done;
+	return true;
+}
+
 /* A call that fails with EINTR because the freezer came, and not a signal, is made again. */
 static long hide_freezer(struct task *t, long ret)
 {
-	return ret == -EINTR && !signal_pending(t) ? -ERESTARTNOINTR : ret;
+	if (signal_pending(t))
+		return ret;
+	if (ret == -EINTR)
+		ret = -ERESTARTNOINTR;
+	t->redo.again = ret == -ERESTARTSYS || ret == -ERESTARTNOINTR || ret == -ERESTARTNOHAND;
+	return ret;
 }
 
 long syscall_carry_out(struct task *t, long nr, const uint64_t *a)
@@ -43,7 +74,14 @@ long syscall_carry_out(struct task *t, long nr, const uint64_t *a)
 	atomic_fetch_add_explicit(&syscall_counts[nr], 1, memory_order_relaxed);
 	if (syscall_table[nr].fn)
 		ret = syscall_table[nr].fn(t, a);
-	return freezer_active() ? hide_freezer(t, ret) : ret;
+	t->redo.again = false;
+	if (freezer_active())
+		ret = hide_freezer(t, ret);
+	if (!t->redo.again) {
+		t->redo.timed = false;
+		t->redo.done = 0;
+	}
+	return ret;
 }
 
 void syscall_dispatch(struct task *t)

@@ -204,6 +204,7 @@ struct task *task_alloc(const struct task_args *a)
 	if (over_nproc(a, tg, t->user))
 		goto out_user;
 	t->ctx = platform_ctx_create(k->platform);
+	t->ctx_life = k->life;
 	err = PTR_ERR_OR_ZERO(t->ctx);
 	if (err)
 		goto out_user;
@@ -318,7 +319,7 @@ void task_put(struct task *t)
 		return;
 	k = t->kernel;
 	task_drop_resources(t);
-	if (t->ctx)
+	if (t->ctx && t->ctx_life == k->life)
 		platform_ctx_destroy(t->ctx);
 	mutex_lock(&k->tasklist);
 	k->nr_tasks--;
@@ -544,11 +545,11 @@ void task_times(struct task *t, uint64_t *utime_ns, uint64_t *stime_ns)
 		return;
 	host = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec - t->host_ns;
 	if (pt->ctx_user_ns) {
-		*utime_ns = pt->ctx_user_ns(t->ctx);
-		*stime_ns = host;
+		*utime_ns += pt->ctx_user_ns(t->ctx);
+		*stime_ns += host;
 	} else {
 		/* User code and the sentry's work for it are one clock here. */
-		*utime_ns = host;
+		*utime_ns += host;
 	}
 }
 

@@ -81,7 +81,8 @@ struct task {
 
 	struct arch_regs regs;
 	struct context *ctx;
-	long syscall_nr;			     /* in progress or last, -1 none */
+	uint32_t ctx_life; /* kernel->life when it was made: else it is an earlier process's */
+	long syscall_nr;   /* in progress or last, -1 none */
 	uint64_t fault_trapno, fault_err, fault_cr2; /* of the last synchronous fault, for frames */
 	char comm[TASK_COMM_LEN];		     /* under own_lock */
 	bool no_new_privs;
@@ -120,15 +121,25 @@ struct task {
 		int clock;
 	} restart;
 
+	/* A call that the freezer has interrupted goes on where it was (syscall.c). */
+	struct {
+		bool again; /* the next call is that one */
+		bool timed; /* it has a time limit: until */
+		struct timespec until;
+		size_t done; /* bytes it has moved */
+	} redo;
+
 	struct task *vfork_child_of; /* parent to release on exec or exit; reference */
 	_Atomic uint32_t vfork_done; /* set by the child */
+	struct task *vfork_child;    /* that the thread waits for (task_run.c); reference */
 	bool exiting;
 	int exit_code;		    /* wait status */
 	struct timespec start_time; /* CLOCK_BOOTTIME */
 	uint64_t nvcsw, nivcsw;
-	uint64_t utime_ns, stime_ns; /* of this thread, once dead */
-	int host_tid;		     /* of the thread that drives it; 0 before */
-	uint64_t host_ns;	     /* that thread's CPU time before */
+	uint64_t utime_ns,
+		stime_ns; /* of this thread: once dead; before, what an earlier process saw */
+	int host_tid;	  /* of the thread that drives it; 0 before */
+	uint64_t host_ns; /* that thread's CPU time before */
 	uint64_t nsyscalls;
 };
 
@@ -292,6 +303,16 @@ void *task_fpu_buffer(void);
 void task_start_image(struct task *t, uaddr_t entry, uaddr_t sp);
 /* The process's limits that the memory manager checks. */
 void task_mm_limits(struct task *t, struct mm_limits *l);
+
+/*
+ * Calls that the freezer interrupts without a signal are made again, and must not begin anew
+ * (syscall.c). task_deadline is deadline_after for the one time limit of a call. A call that moves
+ * bytes until it has moved all starts from task_call_done; when it is to return less because it was
+ * interrupted it asks task_call_resume, and if that is true returns -ERESTARTNOINTR.
+ */
+void task_deadline(struct task *t, struct timespec *until, const struct timespec *after);
+size_t task_call_done(const struct task *t);
+bool task_call_resume(struct task *t, size_t done);
 
 /* Ends of life (exit.c). @code is a wait status. */
 void task_exit_group(struct task *t, int code); /* marks; the caller returns to the run loop */

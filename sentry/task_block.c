@@ -40,7 +40,7 @@ void task_wake(struct task *t)
 /* What ends a wait that only a deadly signal may. */
 static bool must_give_up(struct task *t)
 {
-	return atomic_load(&t->killed) || freezer_discarding();
+	return atomic_load(&t->killed) || freezer_active();
 }
 
 static int block(struct task *t, int clock, const struct timespec *deadline, bool killable_only)

@@ -187,6 +187,34 @@ static bool start_parked(struct task *t)
 
 bool (*task_last_exit)(struct task *t);
 
+/*
+ * Waits until the child of @t's vfork has let go of its memory. False: @t is to look around first,
+ * it is going to be frozen. Not at all if it is killed.
+ */
+static bool vfork_wait(struct task *t)
+{
+	for (;;) {
+		task_block_prepare(t);
+		if (atomic_load(&t->vfork_child->vfork_done) || atomic_load(&t->killed))
+			break;
+		if (task_block_killable(t) && freezer_active())
+			return false;
+	}
+	task_put(t->vfork_child);
+	t->vfork_child = NULL;
+	return true;
+}
+
+/* Parks at the safe point, where others may look at the context. True: discarded. */
+static bool park(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+
+	if (pt->ctx_leave)
+		pt->ctx_leave(t->ctx);
+	return freezer_park(t);
+}
+
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
@@ -198,8 +226,10 @@ static void run_task(struct task *t)
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
 	while (!discarded) {
-		if (freezer_active() && freezer_park(t))
+		if (freezer_active() && park(t))
 			discarded = true;
+		else if (t->vfork_child && !vfork_wait(t))
+			continue;
 		else if (signal_deliver(t))
 			run_once(t);
 		else if (task_last_exit && task_last_exit(t))
@@ -210,8 +240,6 @@ static void run_task(struct task *t)
 	if (!discarded) {
 		task_exit(t);
 		kernel_thread_ended(k);
-	} else if (k->platform->type->ctx_leave) {
-		k->platform->type->ctx_leave(t->ctx);
 	}
 	freezer_task_ended();
 }

@@ -291,28 +291,55 @@ static const char *hostfile_name(mode_t type, bool tty)
 	}
 }
 
+/* What @h's descriptor can do. 0 or -errno. */
+static int hostfile_look(struct hostfile *h, struct stat *st)
+{
+	int fd = hostfd_get(h->index), mode = fcntl(fd, F_GETFL);
+
+	if (mode < 0 || fstat(fd, st))
+		return -EBADF;
+	h->type = st->st_mode & S_IFMT;
+	h->readable = (mode & O_ACCMODE) != O_WRONLY;
+	h->writable = (mode & O_ACCMODE) != O_RDONLY;
+	return 0;
+}
+
+struct hostfile *hostfile_state(struct file *file)
+{
+	return hostfile_of(file);
+}
+
+int hostfile_reopened(struct hostfile *h)
+{
+	struct stat st;
+	int err = hostfile_look(h, &st);
+
+	if (!err && h->watched)
+		h->watched = h->type != S_IFREG && !hostfd_watch(h->index, &h->wq);
+	return err;
+}
+
 struct file *hostfile_alloc(int hostfd, unsigned int flags, struct cred *cred)
 {
-	int fd = hostfd_get(hostfd), mode = fcntl(fd, F_GETFL);
-	struct hostfile *h;
+	struct hostfile *h = kzalloc(sizeof(*h));
 	struct file *file;
 	struct stat st;
 	mode_t type;
+	int err;
 
-	if (mode < 0 || fstat(fd, &st))
-		return ERR_PTR(-EBADF);
-	type = st.st_mode & S_IFMT;
-	h = kzalloc(sizeof(*h));
 	if (!h)
 		return ERR_PTR(-ENOMEM);
 	h->index = hostfd;
-	h->type = type;
-	h->readable = (mode & O_ACCMODE) != O_WRONLY;
-	h->writable = (mode & O_ACCMODE) != O_RDONLY;
+	err = hostfile_look(h, &st);
+	if (err) {
+		kfree(h);
+		return ERR_PTR(err);
+	}
+	type = h->type;
 	mutex_init(&h->lock, LOCK_OBJECT);
 	waitq_init(&h->wq);
 	/* A terminal keeps its number, so that isatty's callers see a device. */
-	file = file_alloc_anon(hostfile_name(type, isatty(fd)), type | 0620,
+	file = file_alloc_anon(hostfile_name(type, isatty(hostfd_get(hostfd))), type | 0620,
 			       type == S_IFREG ? &hostfile_regular_ops : &hostfile_stream_ops, NULL,
 			       flags, cred);
 	if (IS_ERR(file)) {

@@ -23,6 +23,14 @@ struct super *hostfs_mount(int hostfd, const char *source, bool readonly);
 struct file;
 struct file *hostfile_alloc(int hostfd, unsigned int flags, struct cred *cred);
 /*
+ * What such a file shares with others over the same descriptor; kernel state, there as long as the
+ * descriptor is.
+ */
+struct hostfile;
+struct hostfile *hostfile_state(struct file *file);
+/* In a restored sandbox: another descriptor is at its index. 0 or -EBADF. */
+int hostfile_reopened(struct hostfile *h) __must_check;
+/*
  * A terminal's ioctls that are about processes (TIOCSCTTY, TIOCGPGRP, TIOCSPGRP, TIOCGSID, …),
  * which are the sentry's to answer. Set once; NULL: -ENOTTY.
  */

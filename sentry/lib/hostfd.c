@@ -22,6 +22,7 @@
 struct hostfd {
 	int fd;		  /* -1: free */
 	struct waitq *wq; /* watched by; under poll_lock */
+	enum hostfd_use use;
 	/* In the frozen state: is one to be had then, and is watched by whom. */
 	bool frozen, closed;
 	struct waitq *frozen_wq;
@@ -56,6 +57,7 @@ int hostfd_add(int fd)
 		table_size++;
 	table[i].fd = fd;
 	table[i].wq = NULL;
+	table[i].use = HOSTFD_SANDBOX;
 	pthread_mutex_unlock(&table_lock);
 	return (int)i;
 
@@ -63,6 +65,52 @@ out_full:
 	pthread_mutex_unlock(&table_lock);
 	close(fd);
 	return -EMFILE;
+}
+
+int hostfd_put_at(int index, int fd)
+{
+	int low;
+
+	/* Makes the table if there is none. */
+	low = hostfd_add(fd);
+	if (low < 0 || low == index)
+		return MIN(low, 0);
+	pthread_mutex_lock(&table_lock);
+	table[low].fd = -1;
+	if (index <= 0 || index >= MAX_HOSTFDS ||
+	    ((unsigned int)index < table_size && table[index].fd >= 0)) {
+		pthread_mutex_unlock(&table_lock);
+		close(fd);
+		return -EBUSY;
+	}
+	for (; table_size <= (unsigned int)index; table_size++)
+		table[table_size].fd = -1;
+	table[index] = (struct hostfd){.fd = fd};
+	pthread_mutex_unlock(&table_lock);
+	return 0;
+}
+
+void hostfd_set_use(int index, enum hostfd_use use)
+{
+	table[index].use = use;
+}
+
+enum hostfd_use hostfd_use(int index)
+{
+	return index <= 0 || (unsigned int)index >= table_size || table[index].fd < 0
+		       ? HOSTFD_NONE
+		       : table[index].use;
+}
+
+unsigned int hostfd_count(enum hostfd_use use)
+{
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&table_lock);
+	for (unsigned int i = 1; i < table_size; i++)
+		n += table[i].fd >= 0 && table[i].use == use;
+	pthread_mutex_unlock(&table_lock);
+	return n;
 }
 
 int hostfd_get(int index)

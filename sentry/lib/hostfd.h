@@ -11,6 +11,19 @@
 
 /* Takes over @fd. Returns its index (> 0) or -EMFILE (the fd is closed then). */
 int hostfd_add(int fd) __must_check;
+/* The same at an @index that a restored sandbox knows. 0 or -errno (the fd is closed then). */
+int hostfd_put_at(int index, int fd) __must_check;
+
+/* Whose it is: what the sandbox has of the host can't be saved, but for its first process's stdio. */
+enum hostfd_use {
+	HOSTFD_SANDBOX, /* what hostfd_add makes it */
+	HOSTFD_STDIO,	/* init's, passed in */
+	HOSTFD_SENTRY,	/* this process's own */
+	HOSTFD_NONE,	/* there is none at that index */
+};
+void hostfd_set_use(int index, enum hostfd_use use);
+enum hostfd_use hostfd_use(int index);
+unsigned int hostfd_count(enum hostfd_use use);
 /* The fd behind @index. Valid until hostfd_close. */
 int hostfd_get(int index);
 /* Closes the fd and frees the index. */

@@ -467,8 +467,9 @@ static bool zero_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
 		memset(phys_ptr(gpa), 0, n * PAGE_SIZE);
 		return true;
 	}
-	if (n > EXTENT_MAX || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+	if (n > EXTENT_MAX)
 		return false;
+	physmem_incore(gpa, n, vec);
 	for (size_t i = 0; i < n; i++)
 		resident += vec[i] & 1;
 	if (resident > KEPT_OF_RUN)
@@ -569,10 +570,11 @@ void frames_resident(gpa_t gpa, size_t n, unsigned char *vec)
 {
 	struct physmem *pm = physmem;
 
-	if (!phys_is_ram(gpa) || mincore(phys_ptr(gpa), n * PAGE_SIZE, vec)) {
+	if (!phys_is_ram(gpa)) {
 		memset(vec, 1, n);
 		return;
 	}
+	physmem_incore(gpa, n, vec);
 	mutex_lock(&pm->lock);
 	for (size_t i = 0; i < n; i++) {
 		uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i;

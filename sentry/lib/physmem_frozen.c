@@ -41,6 +41,15 @@ static struct {
 	struct frame_list written, zeroed;
 } fz = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+/*
+ * Of a restored sandbox whose memory is private over a file: what shows there when the process gives
+ * its own page up, and what the host may have to read first. For good, whatever is frozen later.
+ */
+static struct {
+	uint64_t *map; /* bit per frame below extent */
+	uint32_t extent;
+} beneath;
+
 static bool bit(const uint64_t *map, uint32_t i)
 {
 	return map[i / 64] >> (i % 64) & 1;
@@ -124,6 +133,22 @@ uintptr_t physmem_kernel_end(void)
 	return PAGE_ALIGN_UP(KEPT_BASE + NR_FRAMES / 8);
 }
 
+/* Is there something in the file that private memory is mapped from? */
+static bool is_beneath(uint32_t frame)
+{
+	return frame < beneath.extent && bit(beneath.map, frame);
+}
+
+void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec)
+{
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
+
+	if (mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+		memset(vec, 1, n);
+	for (size_t i = 0; beneath.map && i < n; i++)
+		vec[i] |= is_beneath(frame + (uint32_t)i);
+}
+
 void physmem_punch(gpa_t gpa, size_t n)
 {
 	if (phys_host.fd >= 0) {
@@ -135,7 +160,7 @@ void physmem_punch(gpa_t gpa, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i;
 
-		if (frame < fz.extent && bit(fz.stored, frame))
+		if (is_beneath(frame))
 			memset(frame_ptr(frame), 0, PAGE_SIZE);
 		else
 			madvise(frame_ptr(frame), PAGE_SIZE, MADV_DONTNEED);
@@ -173,17 +198,24 @@ static int write_all(int fd, const uint8_t *p, size_t n, uint64_t offset)
 	return 0;
 }
 
-/* Writes the frames among @n from @frame that are used and not zero; those are marked stored. */
-static int store(int fd, uint64_t offset, uint32_t frame, uint32_t n, const unsigned char *vec)
+/*
+ * Writes the frames among @n from @frame that are used, not zero and not among @omit; those are
+ * marked in @stored. Either may be NULL.
+ */
+static int store(int fd, uint64_t offset, uint32_t frame, uint32_t n, const unsigned char *vec,
+		 const uint64_t *omit, uint64_t *stored)
 {
 	uint32_t i, run;
 	int err = 0;
 
 	for (i = 0; i < n && !err; i += run) {
 		run = 0;
-		while (i + run < n && bit(fz.used, frame + i + run) && (vec[i + run] & 1) &&
+		while (i + run < n && (vec[i + run] & 1) &&
+		       atomic_load_explicit(&refs[frame + i + run], memory_order_relaxed) &&
+		       !(omit && bit(omit, frame + i + run)) &&
 		       !page_is_zero(frame_ptr(frame + i + run))) {
-			bit_set(fz.stored, frame + i + run);
+			if (stored)
+				bit_set(stored, frame + i + run);
 			run++;
 		}
 		if (run)
@@ -221,19 +253,33 @@ static int begin(const void *view)
 	return 0;
 }
 
-int physmem_freeze(int fd, uint64_t offset, const void *view)
+static int store_all(int fd, uint64_t offset, const uint64_t *omit, uint64_t *stored)
 {
+	uint32_t extent = (uint32_t)(physmem->next >> PAGE_SHIFT);
 	unsigned char vec[LOOK];
-	int err = begin(view);
+	int err = 0;
 
-	for (uint32_t f = 0; f < fz.extent && !err; f += LOOK) {
-		uint32_t n = MIN(LOOK, fz.extent - f);
+	for (uint32_t f = 0; f < extent && !err; f += LOOK) {
+		uint32_t n = MIN(LOOK, extent - f);
 
 		/* To read a hole would fill it. */
-		if (mincore(frame_ptr(f), n * PAGE_SIZE, vec))
-			memset(vec, 1, n);
-		err = store(fd, offset, f, n, vec);
+		physmem_incore((gpa_t)f << PAGE_SHIFT, n, vec);
+		err = store(fd, offset, f, n, vec, omit, stored);
 	}
+	return err;
+}
+
+int physmem_store(int fd, uint64_t offset, const uint64_t *omit)
+{
+	return store_all(fd, offset, omit, NULL);
+}
+
+int physmem_freeze(int fd, uint64_t offset, const void *view)
+{
+	int err = begin(view);
+
+	if (!err)
+		err = store_all(fd, offset, NULL, fz.stored);
 	if (err)
 		forget();
 	return err;
@@ -241,40 +287,20 @@ int physmem_freeze(int fd, uint64_t offset, const void *view)
 
 /* ---- restoring ---- */
 
-/* Where the image is, to be copied from. */
-struct image_ref {
-	int fd;
-	uint64_t offset;
-};
-
-/*
- * From file to file: nobody's page tables are touched. What the program doesn't touch either costs
- * no fault then; on a virtualized host each takes several microseconds.
- */
-static int copy_stored(const struct image_ref *image, gpa_t gpa, size_t len)
+static int take_stored(void *arg, gpa_t gpa, size_t len)
 {
-	off_t from = (off_t)(image->offset + gpa), to = (off_t)gpa;
+	const struct phys_source *s = arg;
 
-	while (len) {
-		ssize_t n = copy_file_range(image->fd, &from, phys_host.fd, &to, len, 0);
-
-		if (n <= 0)
-			break;
-		len -= (size_t)n;
-	}
-	return len ? write_all(phys_host.fd, fz.view + to, len, (uint64_t)to) : 0;
-}
-
-static int take_stored(void *copy, gpa_t gpa, size_t len)
-{
 	for (size_t off = 0; off < len; off += PAGE_SIZE) {
 		uint32_t frame = (uint32_t)((gpa + off) >> PAGE_SHIFT);
 
 		if (frame >= fz.extent)
 			return -EINVAL;
 		bit_set(fz.stored, frame);
+		if (beneath.map)
+			bit_set(beneath.map, frame);
 	}
-	return copy ? copy_stored(copy, gpa, len) : 0;
+	return s->share ? 0 : s->read(s, phys_ptr(gpa), gpa, len);
 }
 
 int physmem_restore_prepare(bool share)
@@ -302,20 +328,29 @@ int physmem_restore_prepare(bool share)
 		       : 0;
 }
 
-int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
-		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free)
+/* Memory that is the source's until it is written to. */
+static int map_shared(const struct phys_source *s)
 {
-	struct image_ref image = {fd, offset};
-	int err;
+	uint32_t extent = (uint32_t)(physmem->next >> PAGE_SHIFT);
 
-	if (share && mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd,
-			  (off_t)offset) == MAP_FAILED)
-		return -errno;
+	beneath.map = hcalloc(extent / 64 + 1, 8);
+	if (!beneath.map)
+		return -ENOMEM;
+	beneath.extent = extent;
+	return s->map(s, (void *)VIEW_BASE, 0, TABLES_BASE);
+}
+
+int physmem_restore(const struct phys_source *s, const void *view, gpa_t tables_end,
+		    gpa_t tables_free)
+{
+	int err = s->share ? map_shared(s) : 0;
+
+	if (err)
+		return err;
 	tables.next = tables_end;
 	tables.free = tables_free;
 	err = begin(view);
-	return err ? err : for_data(take_stored, share ? NULL : &image);
+	return err ? err : s->for_data(s, take_stored, (void *)(uintptr_t)s);
 }
 
 int physmem_announce(void)
@@ -480,8 +515,7 @@ static void set_back_zero(struct physmem_rewound *r)
 	for (i = 0; i < l->n; i += n) {
 		for (n = 1; n < LOOK && i + n < l->n && l->v[i + n] == l->v[i] + n; n++)
 			;
-		if (mincore(frame_ptr(l->v[i]), n * PAGE_SIZE, vec))
-			memset(vec, 1, n);
+		physmem_incore((gpa_t)l->v[i] << PAGE_SHIFT, n, vec);
 		for (size_t k = 0; k < n; k++)
 			r->copied += (vec[k] & 1) && set_back(l->v[i + k]);
 		r->looked += n;
@@ -498,8 +532,8 @@ static void zero_taken(const struct taken *t, struct physmem_rewound *r)
 		n = MIN(t->n - i, LOOK);
 		if (n == 1)
 			vec[0] = 1;
-		else if (mincore(frame_ptr(t->frame + i), n * PAGE_SIZE, vec))
-			memset(vec, 1, n);
+		else
+			physmem_incore((gpa_t)(t->frame + i) << PAGE_SHIFT, n, vec);
 		for (uint32_t k = 0; k < n; k++) {
 			uint32_t f = t->frame + i + k;
 

@@ -25,6 +25,11 @@
  * `checked` until physmem_frozen_tracked. Drops an earlier frozen state. 0 or -errno.
  */
 int physmem_freeze(int fd, uint64_t offset, const void *view) __must_check;
+/*
+ * Just writes them, for an image that somebody else is restored from. @omit: NULL, or a bit for each
+ * frame below physmem_extent that is to be zero there.
+ */
+int physmem_store(int fd, uint64_t offset, const uint64_t *omit) __must_check;
 /* The frame is found by page tables when it changes. */
 void physmem_frozen_tracked(gpa_t gpa);
 /* The frame isn't set back at all: it belongs to the sentry's clock. */
@@ -51,20 +56,32 @@ struct physmem_rewound {
 void physmem_rewind(struct physmem_rewound *r);
 void physmem_rewind_done(void);
 
+/* Where a restored sandbox's memory comes from. All return 0 or -errno. */
+typedef int (*phys_data_fn)(void *arg, gpa_t gpa, size_t len);
+struct phys_source {
+	/*
+	 * The platform's guest uses this process's mappings: memory is the source's, mapped, until
+	 * it is written to. Else it is copied.
+	 */
+	bool share;
+	/* Calls back with each range that holds something. */
+	int (*for_data)(const struct phys_source *s, phys_data_fn fn, void *arg);
+	/* Maps [gpa, gpa+len) privately at @at, where nothing is. With share. */
+	int (*map)(const struct phys_source *s, void *at, gpa_t gpa, size_t len);
+	/* Copies it. Without share. */
+	int (*read)(const struct phys_source *s, void *to, gpa_t gpa, size_t len);
+};
 /*
  * In a process that is going to restore a snapshot, instead of physmem_init: what belongs to the
- * process. @share as below. 0 or -errno.
+ * process. @share: as the source has it. 0 or -errno.
  */
 int physmem_restore_prepare(bool share) __must_check;
 /*
- * The allocator's state is there now (it is kernel state), and its memory is what @view shows.
- * @for_data calls back with each range of RAM addresses that holds something. With @share memory is
- * mapped from @fd at @offset until it is written to (the platform's guest uses this process's
- * mappings), else copied. Then as after physmem_freeze. 0 or -errno.
+ * The allocator's state is there now (it is kernel state). @view: where the source can be read, for
+ * physmem_rewind; NULL: there won't be one. Then as after physmem_freeze. 0 or -errno.
  */
-typedef int (*phys_data_fn)(void *arg, gpa_t gpa, size_t len);
-int physmem_restore(int (*for_data)(phys_data_fn fn, void *arg), const void *view, int fd,
-		    uint64_t offset, bool share, gpa_t tables_end, gpa_t tables_free) __must_check;
+int physmem_restore(const struct phys_source *s, const void *view, gpa_t tables_end,
+		    gpa_t tables_free) __must_check;
 /* Announces what is in use, to a listener that is there now. 0 or -errno. */
 int physmem_announce(void) __must_check;
 /* Maps file number @i, which the sandbox had, again. 0 or -errno. */

@@ -17,6 +17,13 @@
 
 struct mm_frozen;
 
+/*
+ * What a program wants wiped in copies of it (MADV_WIPEONFORK; wipe.c). Either drops it here; or tells
+ * @fn the frames that hold it, which are @mm's alone then, for an image without them while @mm keeps
+ * them. 0 or -ENOMEM.
+ */
+void mm_wipe(struct mm *mm);
+int mm_for_wiped(struct mm *mm, void (*fn)(void *arg, gpa_t gpa), void *arg) __must_check;
 /* Write-protects what is private: once, before its pages are written to an image. */
 void mm_freeze_protect(struct mm *mm);
 /*

@@ -79,7 +79,7 @@ static long epoll_wait_ms(struct task *t, const uint64_t *a)
 		return epoll_wait_common(t, a, NULL, ms == 0);
 	ts.tv_sec = ms / 1000;
 	ts.tv_nsec = ms % 1000 * 1000000L;
-	deadline_after(&until, &ts);
+	task_deadline(t, &until, &ts);
 	return epoll_wait_common(t, a, &until, false);
 }
 
@@ -118,7 +118,7 @@ long sys_epoll_pwait2(struct task *t, const uint64_t *a)
 		err = user_timespec(t, a[3], &ts);
 		if (err)
 			return err;
-		deadline_after(&until, &ts);
+		task_deadline(t, &until, &ts);
 	}
 	err = epoll_mask(t, a);
 	if (err)

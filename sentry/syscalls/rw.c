@@ -69,7 +69,7 @@ static ssize_t wait_for(struct task *t, struct rw_op *op, bool write, long (*onc
 	struct file *file = op->io.file;
 	struct sock *sk = sock_of(file);
 	struct timespec deadline;
-	bool timed = sk && sock_deadline(sk, write, &deadline);
+	bool timed = sk && sock_deadline(t, sk, write, &deadline);
 	ssize_t n = task_retry(t, file_pollq(file), events | EPOLLHUP | EPOLLERR, false,
 			       timed ? &deadline : NULL, once, op);
 
@@ -141,6 +141,25 @@ static long do_read(struct task *t, int fd, struct iov_iter *it, uint64_t *pos, 
 	return n;
 }
 
+/* The same as a call's own, which the freezer may interrupt halfway: task_call_resume. */
+static ssize_t write_whole(struct task *t, struct file *file, struct iov_iter *from, uint64_t *pos,
+			   unsigned int flags)
+{
+	size_t before = task_call_done(t);
+	ssize_t n;
+
+	iov_advance(from, before);
+	n = fileio_write(t, file, from, pos, flags);
+	if (n < 0 && n != -ERESTARTSYS && n != -EINTR)
+		return before ? (ssize_t)before : n;
+	if (n >= 0)
+		before += (size_t)n;
+	if (before && from->count && !file->ops->llseek && !(file->flags & O_NONBLOCK) &&
+	    task_call_resume(t, before))
+		return -ERESTARTNOINTR;
+	return before ? (ssize_t)before : n;
+}
+
 static long do_write(struct task *t, int fd, struct iov_iter *it, uint64_t *pos, unsigned int flags)
 {
 	struct file *file = fd_get(t->files, fd);
@@ -148,7 +167,7 @@ static long do_write(struct task *t, int fd, struct iov_iter *it, uint64_t *pos,
 
 	if (!file)
 		return -EBADF;
-	n = fileio_write(t, file, it, pos, flags);
+	n = write_whole(t, file, it, pos, flags);
 	file_put(file);
 	return n;
 }
@@ -202,7 +221,7 @@ static long vec_io(struct task *t, const uint64_t *a, bool write, uint64_t *pos,
 		return -EBADF;
 	ret = iov_init_user_vec(&it, t->vfs.um, a[1], a[2]);
 	if (!ret) {
-		ret = write ? fileio_write(t, file, &it, pos, flags)
+		ret = write ? write_whole(t, file, &it, pos, flags)
 			    : fileio_read(t, file, &it, pos, flags);
 		iov_fini(&it);
 	}

@@ -120,7 +120,7 @@ long sys_rt_sigtimedwait(struct task *t, const uint64_t *a)
 		err = user_timespec(t, a[2], &ts);
 		if (err)
 			return err;
-		deadline_after(&until, &ts);
+		task_deadline(t, &until, &ts);
 		deadline = &until;
 	}
 	for (;;) {

@@ -190,7 +190,7 @@ static long do_accept(struct task *t, const uint64_t *a, int flags)
 	file = sock_fd(t, (int)a[0], &op.sk);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
-	timed = sock_deadline(op.sk, false, &deadline);
+	timed = sock_deadline(t, op.sk, false, &deadline);
 	ret = task_retry(t, &op.sk->wq, EPOLLIN | EPOLLHUP | EPOLLERR, file->flags & O_NONBLOCK,
 			 timed ? &deadline : NULL, accept_once, &op);
 	if (ret == -ERESTARTSYS && timed)

@@ -21,7 +21,7 @@ static void check(const uint8_t *packet, size_t size, size_t nfds)
 			__builtin_trap();
 		return;
 	}
-	if (size != sizeof(m) || m.version != CONTROL_VERSION || m.len || m.flags > 3)
+	if (size != sizeof(m) || m.version != CONTROL_VERSION || m.len || m.flags > 7)
 		__builtin_trap();
 	if (m.type == CONTROL_ENTER) {
 		if (!nfds || nfds > CONTROL_MAX_FDS || !m.enter.tree_size ||

@@ -53,14 +53,38 @@ int control_send(int sock, struct control_msg *m, const int *fds, size_t n)
 	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int control_receive(int sock, struct control_msg *m, char *text)
+/* The descriptor that came with @msg, or -1. */
+static int take_fd(struct msghdr *msg)
+{
+	struct cmsghdr *cm = CMSG_FIRSTHDR(msg);
+	int fd;
+
+	if (!cm || cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS ||
+	    cm->cmsg_len != CMSG_LEN(sizeof(int)))
+		return -1;
+	memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
+	return fd;
+}
+
+int control_receive_fd(int sock, struct control_msg *m, char *text, int *fd)
 {
 	char packet[sizeof(*m) + CONTROL_TEXT_MAX];
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int))];
+	} ancillary;
+	struct iovec iov = {.iov_base = packet, .iov_len = sizeof(packet)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t n;
 
-	do
-		n = recv(sock, packet, sizeof(packet), 0);
-	while (n < 0 && errno == EINTR);
+	do {
+		/* Nobody asked for descriptors: there is no room for any. */
+		msg.msg_control = fd ? &ancillary : NULL;
+		msg.msg_controllen = fd ? sizeof(ancillary) : 0;
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (fd)
+		*fd = n > 0 ? take_fd(&msg) : -1;
 	if (n < 0)
 		return errno == ECONNRESET ? -EPIPE : -errno;
 	if (!n)
@@ -78,6 +102,11 @@ int control_receive(int sock, struct control_msg *m, char *text)
 	}
 	text[m->len] = 0;
 	return 0;
+}
+
+int control_receive(int sock, struct control_msg *m, char *text)
+{
+	return control_receive_fd(sock, m, text, NULL);
 }
 
 int control_ask(const struct sandbox *sb, int ms, struct control_msg *m, char *text)

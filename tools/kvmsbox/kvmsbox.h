@@ -25,6 +25,8 @@ int cmd_logs(int argc, char **argv);
 int cmd_kill(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
 int cmd_rm(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_syscalls(int argc, char **argv);

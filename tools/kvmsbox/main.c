@@ -15,7 +15,6 @@ static const struct subcommand {
 	const char *summary;
 } subcommands[] = {
 	{"exec", cmd_exec, "run a command from an image in a sandbox"},
-	{"restore", cmd_restore, "run a sandbox from a snapshot"},
 	{"run", cmd_run, "the same in a sandbox that has a name, or in the background"},
 	{"enter", cmd_enter, "run another command in a named sandbox"},
 	{"ps", cmd_ps, "list named sandboxes"},
@@ -23,6 +22,9 @@ static const struct subcommand {
 	{"kill", cmd_kill, "send a signal to its first process"},
 	{"wait", cmd_wait, "wait for its end and print its exit status"},
 	{"rm", cmd_rm, "remove what is left of it"},
+	{"snapshot", cmd_snapshot, "save one that runs to a file"},
+	{"restore", cmd_restore, "run a sandbox from a snapshot, as often as wanted"},
+	{"inspect", cmd_inspect, "show what is in a snapshot"},
 	{"image", cmd_image, "import, list, inspect and remove images"},
 	{"serve", cmd_serve, "serve functions over HTTP, each request in a sandbox"},
 	{"syscalls", cmd_syscalls, "print which system calls are supported"},

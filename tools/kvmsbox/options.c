@@ -46,11 +46,16 @@ enum {
 	OPT_JSON,
 	OPT_FUNCTION,
 	OPT_CHANNEL,
+	OPT_IMAGE_FD,
+	OPT_BLANK,
+	OPT_STOP,
+	OPT_NO_VERIFY,
 };
 
-#define MAKES (VERB_EXEC | VERB_RUN)	 /* a sandbox */
-#define RUNS  (MAKES | VERB_ENTER)	 /* a command */
-#define NAMED (~(unsigned int)VERB_EXEC) /* has to do with named sandboxes */
+#define MAKES  (VERB_EXEC | VERB_RUN)			   /* a sandbox */
+#define RUNS   (MAKES | VERB_ENTER)			   /* a command */
+#define NAMED  (~(unsigned int)(VERB_EXEC | VERB_INSPECT)) /* has to do with named sandboxes */
+#define STARTS (MAKES | VERB_RESTORE)
 
 /* In the order of --help. */
 static const struct row {
@@ -64,8 +69,19 @@ static const struct row {
 	{VERB_RUN, NULL, 0, 0, NULL, "The sandbox"},
 	{VERB_RUN, "name", 1, OPT_NAME, "NAME", "letters, digits, '_', '.', '-'; needed"},
 	{VERB_RUN, "detach", 0, 'd', NULL, "in the background: returns once it runs"},
-	{NAMED & ~(unsigned int)VERB_RUN, NULL, 0, 0, NULL, "Options"},
+	{VERB_RESTORE, NULL, 0, 0, NULL, "The sandbox"},
+	{VERB_RESTORE, "name", 1, OPT_NAME, "NAME",
+	 "letters, digits, '_', '.', '-'; default: it has none"},
+	{VERB_RESTORE, "detach", 0, 'd', NULL,
+	 "in the background: returns once it runs; needs a name"},
+	{VERB_RESTORE, "no-verify", 0, OPT_NO_VERIFY, NULL,
+	 "don't hold its memory against its hashes"},
+	{~(unsigned int)STARTS, NULL, 0, 0, NULL, "Options"},
 	{VERB_PS, "json", 0, OPT_JSON, NULL, "an array of objects"},
+	{VERB_SNAPSHOT, "stop", 0, OPT_STOP, NULL,
+	 "end the sandbox once FILE is written; nothing of it runs in\nbetween"},
+	{VERB_INSPECT, "json", 0, OPT_JSON, NULL, "an object"},
+	{VERB_INSPECT, "no-verify", 0, OPT_NO_VERIFY, NULL, "don't read its memory"},
 	{VERB_LOGS, "follow", 0, 'f', NULL, "go on until the sandbox has ended"},
 	{VERB_KILL, "signal", 1, 's', "SIG", "name or number; default TERM"},
 	{VERB_RM, "force", 0, 'f', NULL, "kill it first if it runs"},
@@ -99,27 +115,35 @@ static const struct row {
 	{MAKES, "memory", 1, OPT_MEMORY, "SIZE", "most memory; the offender is killed"},
 	{MAKES, "pids-limit", 1, OPT_PIDS, "N", "most processes and threads"},
 	{MAKES, "cpus", 1, OPT_CPUS, "N", "processors the program sees"},
-	{MAKES, "timeout", 1, OPT_TIMEOUT, "SECONDS", "then everything is killed, status 124"},
+	{STARTS, "timeout", 1, OPT_TIMEOUT, "SECONDS", "then everything is killed, status 124"},
 	{MAKES, "image-max-bytes", 1, OPT_IMAGE_MAX_BYTES, "SIZE", "refuse larger images"},
 	{MAKES, "image-max-entries", 1, OPT_IMAGE_MAX_ENTRIES, "N", "refuse more files"},
 
-	{MAKES, NULL, 0, 0, NULL, "How it runs"},
+	{STARTS, NULL, 0, 0, NULL, "How it runs"},
 	{MAKES, "platform", 1, OPT_PLATFORM, "auto|kvm|systrap|ptrace", ""},
-	{MAKES, "poll", 1, OPT_POLL, "auto|off|N%",
+	{VERB_RESTORE, "platform", 1, OPT_PLATFORM, "auto|kvm|systrap|ptrace",
+	 "default: the one it was made on"},
+	{STARTS, "poll", 1, OPT_POLL, "auto|off|N%",
 	 "share of a processor for answering system calls without\n"
 	 "an exit while there are none to answer; auto is " XSTRING(POLL_AUTO_PERCENT) "%"},
 	{MAKES, "no-rewrite", 0, OPT_NO_REWRITE, NULL,
 	 "leave the program's system-call instructions alone"},
 	{MAKES, "cache", 1, OPT_CACHE, "DIR", "image cache; default $XDG_CACHE_HOME/kvmsbox"},
 	{MAKES, "strace", 2, OPT_STRACE, "FILE", "print system calls on stderr or to FILE"},
-	{MAKES, "stats", 0, OPT_STATS, NULL,
+	{STARTS, "stats", 0, OPT_STATS, NULL,
 	 "print counts of calls and exits on stderr at the end"},
 	{VERB_EXEC, "dump-dtb", 1, OPT_DUMP_DTB, "FILE",
 	 "write the sandbox's device tree, don't run"},
-	{MAKES, "log-level", 1, OPT_LOG_LEVEL, "LEVEL", "error, warn, info, debug or trace"},
+	{STARTS, "log-level", 1, OPT_LOG_LEVEL, "LEVEL", "error, warn, info, debug or trace"},
 	{VERB_EXEC, "function", 1, OPT_FUNCTION, "stdio|http[:PORT]|lambda",
 	 "serve requests that come over a channel (kvmsbox serve)"},
 	{VERB_EXEC, "channel", 1, OPT_CHANNEL, "FD", "the channel's descriptor"},
+	{VERB_RESTORE, "blank", 0, OPT_BLANK, NULL,
+	 "the image comes over the channel, when it is wanted"},
+	{VERB_RESTORE, "image-fd", 1, OPT_IMAGE_FD, "FD",
+	 "no FILE: a function's image is in this descriptor, and\n"
+	 "requests come over --channel (kvmsbox serve)"},
+	{VERB_RESTORE, "channel", 1, OPT_CHANNEL, "FD", "the channel's descriptor"},
 	{~0u, "help", 0, 'h', NULL, ""},
 };
 
@@ -462,6 +486,12 @@ static int parse_named(struct options *o, int opt, char *arg)
 	case 'd':
 		o->detach = true;
 		break;
+	case OPT_STOP:
+		o->stop = true;
+		break;
+	case OPT_NO_VERIFY:
+		o->no_verify = true;
+		break;
 	case 's':
 		o->signo = parse_signal(arg);
 		if (!o->signo)
@@ -506,6 +536,11 @@ static int parse_option(struct options *o, int opt, char *arg)
 		return parse_function(o, arg);
 	case OPT_CHANNEL:
 		return parse_fd(o, "--channel", arg, &c->fn_channel);
+	case OPT_IMAGE_FD:
+		return parse_fd(o, "--image-fd", arg, &o->image_fd);
+	case OPT_BLANK:
+		o->blank = true;
+		return 0;
 	case OPT_CACHE:
 		o->image.cache_dir = arg;
 		return 0;
@@ -531,6 +566,7 @@ void options_init(struct options *o, const struct verb *verb)
 {
 	*o = (struct options){
 		.verb = verb,
+		.image_fd = -1,
 		.config = {.umask = 022, .strace_fd = -1, .poll_percent = POLL_AUTO_PERCENT}};
 }
 

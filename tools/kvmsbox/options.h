@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The options of the subcommands that make sandboxes (exec, run) and of those that look after named
- * ones (enter, ps, logs, kill, wait, rm): one table says which of them takes what, and --help is
- * printed from it.
+ * The options of the subcommands that make sandboxes (exec, run, restore) and of those that look after
+ * named ones (enter, ps, logs, kill, wait, rm, snapshot): one table says which of them takes what, and
+ * --help is printed from it.
  */
 #ifndef TOOLS_KVMSBOX_OPTIONS_H
 #define TOOLS_KVMSBOX_OPTIONS_H
@@ -19,6 +19,9 @@ enum verb_id {
 	VERB_KILL = 1 << 5,
 	VERB_WAIT = 1 << 6,
 	VERB_RM = 1 << 7,
+	VERB_SNAPSHOT = 1 << 8,
+	VERB_RESTORE = 1 << 9,
+	VERB_INSPECT = 1 << 10,
 };
 
 struct verb {
@@ -42,6 +45,9 @@ struct options {
 	const char *name, *state_dir;
 	bool detach, follow, force, json;
 	int signo; /* kill -s; 0: not given */
+	/* snapshots */
+	bool stop, no_verify, blank;
+	int image_fd; /* -1: not given; config.fn_channel goes with it */
 };
 
 void options_init(struct options *o, const struct verb *verb);

@@ -1,47 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kvmsbox restore: a process that becomes the sandbox of a snapshot. */
+/*
+ * kvmsbox restore: this process, or one in the background, becomes the sandbox of a snapshot: that of
+ * a file; or that of a function, in a descriptor from kvmsbox serve.
+ */
 #include <errno.h>
-#include <getopt.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#include "sentry/boot.h"
+#include "platform/platform.h"
 #include "sentry/fnchan.h"
+#include "sentry/snapshot_file.h"
 #include "tools/kvmsbox/kvmsbox.h"
+#include "tools/kvmsbox/sandbox.h"
+#include "tools/kvmsbox/snapshot.h"
 
-#define POLL_AUTO_PERCENT 10
-
-static const struct option options[] = {
-	{"channel", required_argument, NULL, 'c'}, {"image-fd", required_argument, NULL, 'i'},
-	{"blank", no_argument, NULL, 'b'},	   {"platform", required_argument, NULL, 'p'},
-	{"help", no_argument, NULL, 'h'},	   {0},
+static const struct verb verb = {
+	.id = VERB_RESTORE,
+	.name = "restore",
+	.synopsis = "[-d] [--name NAME] [OPTIONS] FILE",
+	.about =
+		"Runs the sandbox in FILE, which kvmsbox snapshot has written: it goes on where it "
+		"was,\n"
+		"with this command's standard input and output in the places of those it had. FILE "
+		"is\n"
+		"trusted like a program. Exits as kvmsbox exec does.\n",
 };
 
-static void usage(void)
-{
-	printf("usage: kvmsbox restore --image-fd FD|--blank --channel FD [--platform NAME]\n\n"
-	       "Becomes the sandbox whose snapshot descriptor FD holds, and serves requests that "
-	       "come\n"
-	       "over the channel; with --blank the descriptor comes over the channel, too, when "
-	       "it\n"
-	       "is wanted. kvmsbox serve starts it.\n");
-}
-
-static int parse_fd(const char *option, const char *arg, int *fd)
-{
-	char *end;
-	long v;
-
-	errno = 0;
-	v = strtol(arg, &end, 10);
-	if (!*arg || *end || errno || v < 0 || v > INT_MAX)
-		return complain("restore: %s %s: want the number of a descriptor", option, arg);
-	*fd = (int)v;
-	return 0;
-}
+/* ---- a function's image ---- */
 
 /* Waits until the server says what this process is to become. -1: never. */
 static int wait_for_image(int channel)
@@ -68,50 +56,114 @@ static int wait_for_image(int channel)
 	return fd;
 }
 
-int cmd_restore(int argc, char **argv)
+static int serve_function(const struct options *o)
 {
-	const char *platform = NULL;
-	int opt, image = -1, channel = -1, err = 0;
-	bool blank = false;
+	int channel = o->config.fn_channel, image = o->image_fd;
 	struct boot_result result;
 
-	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "+:h", options, NULL)) != -1 && !err) {
-		switch (opt) {
-		case 'c':
-			err = parse_fd("--channel", optarg, &channel);
-			break;
-		case 'i':
-			err = parse_fd("--image-fd", optarg, &image);
-			break;
-		case 'p':
-			platform = optarg;
-			break;
-		case 'b':
-			blank = true;
-			break;
-		case 'h':
-			usage();
-			return 0;
-		default:
-			return complain("restore: %s %s: see kvmsbox restore --help",
-					opt == ':' ? "a value is missing after" : "unknown option",
-					argv[optind - 1]);
-		}
-	}
-	if (err)
-		return err;
-	if ((image < 0) == !blank || channel < 0)
+	if ((image < 0) == !o->blank || channel <= 0)
 		return complain("restore: --channel and one of --image-fd and --blank are needed");
-	if (blank) {
-		if (!sentry_restore_prepare(platform ? platform : "auto", &result))
+	if (o->blank) {
+		if (!sentry_restore_prepare(o->config.platform ?: "auto", &result))
 			return complain("restore: %s", result.error);
 		image = wait_for_image(channel);
 		if (image < 0)
 			return 0;
 	}
-	sentry_restore(image, channel, platform, POLL_AUTO_PERCENT, &result);
+	sentry_restore(image, o->config.fn_channel, o->config.platform, o->config.poll_percent,
+		       &result);
 	if (result.error[0])
 		complain("restore: %s", result.error);
 	return result.status;
+}
+
+/* ---- a file ---- */
+
+static void boot(const struct sandbox_job *job, struct options *o, struct boot_result *result)
+{
+	struct restore_args args = {
+		.file = job->data,
+		.platform = o->config.platform,
+		.stdio = {0, 1, 2},
+		.poll_percent = o->config.poll_percent,
+		.timeout_ms = o->config.timeout_ms,
+		.control_fd = o->config.control_fd,
+		.ready_fd = o->config.ready_fd,
+	};
+
+	sentry_restore_file(&args, result);
+	if (result->error[0]) {
+		char why[sizeof(result->error)];
+
+		memcpy(why, result->error, sizeof(why));
+		snprintf(result->error, sizeof(result->error), "restore: %.200s: %.400s", job->path,
+			 why);
+	}
+	if (o->config.stats)
+		sentry_print_stats(STDERR_FILENO, result);
+}
+
+static json_t *describe(const struct sandbox_job *job, const struct options *o)
+{
+	json_t *state = sandbox_describe(o, job->path), *args = json_array();
+
+	/* Its command is what its first process was. */
+	json_array_append_new(args, json_string(snapshot_command(job->data)) ?: json_string("?"));
+	json_object_set_new(state, "command", args);
+	return state;
+}
+
+static int run(struct options *o, const char *path, const struct snapshot_file *file)
+{
+	struct sandbox_job job = {.path = path, .describe = describe, .boot = boot, .data = file};
+	char *no_args[] = {NULL};
+	struct boot_result result;
+	struct store store;
+	int status;
+
+	o->config.args = no_args;
+	if (!o->config.platform)
+		o->config.platform = snapshot_platform(file);
+	if (o->name) {
+		status = sandbox_check_name(o, &store);
+		if (status)
+			return status;
+		if (!o->detach)
+			platform_prepare(o->config.platform);
+		return sandbox_run_named(o, &store, &job);
+	}
+	platform_prepare(o->config.platform);
+	boot(&job, o, &result);
+	if (result.error[0])
+		complain("%s", result.error);
+	return result.status;
+}
+
+int cmd_restore(int argc, char **argv)
+{
+	struct snapshot_file file;
+	struct options o;
+	char why[512];
+	int at, status;
+
+	options_init(&o, &verb);
+	at = options_parse(&o, argc, argv, &status);
+	if (at < 0)
+		return status;
+	if (o.image_fd >= 0 || o.config.fn_channel > 0) {
+		if (at < argc || o.name || o.detach)
+			return complain(
+				"restore: a function's image has no FILE, no name and no -d");
+		return serve_function(&o);
+	}
+	if (at == argc)
+		return complain("restore: no snapshot given: kvmsbox restore FILE");
+	if (argc - at > 1)
+		return complain("restore: too many arguments: kvmsbox restore FILE");
+	if (o.detach && !o.name)
+		return complain("restore: -d needs a name: kvmsbox restore -d --name NAME FILE");
+	if (snapshot_file_open(&file, argv[at], why, sizeof(why)) ||
+	    (!o.no_verify && snapshot_file_verify(&file, why, sizeof(why))))
+		return complain("restore: %s: %s", argv[at], why);
+	return run(&o, argv[at], &file);
 }

@@ -39,7 +39,7 @@ static const struct verb verb = {
 };
 
 /* What state.json says beside what store_create adds. */
-static json_t *describe(const struct options *o, const char *image)
+json_t *sandbox_describe(const struct options *o, const char *image)
 {
 	json_t *state = json_object(), *command = json_array();
 	char *path = realpath(image, NULL);
@@ -74,10 +74,10 @@ static int resolve_platform(struct options *o)
 	return 0;
 }
 
-static int create(struct options *o, struct store *store, const char *image,
+static int create(struct options *o, struct store *store, const struct sandbox_job *job,
 		  struct sandbox_files *files)
 {
-	json_t *state = describe(o, image);
+	json_t *state = job->describe(job, o);
 	int status = store_create(store, o->name, state, files);
 
 	json_decref(state);
@@ -100,17 +100,17 @@ static void forget(struct store *store, const char *name, bool own)
 
 /* ---- in the foreground ---- */
 
-static int run_here(struct options *o, struct store *store, const char *image)
+static int run_here(struct options *o, struct store *store, const struct sandbox_job *job)
 {
 	struct sandbox_files files;
 	struct boot_result result;
 	int status = resolve_platform(o);
 
 	if (!status)
-		status = create(o, store, image, &files);
+		status = create(o, store, job, &files);
 	if (status)
 		return status;
-	sandbox_boot(o, &result);
+	job->boot(job, o, &result);
 	if (result.error[0])
 		complain("%s", result.error);
 	if (!result.started)
@@ -145,7 +145,8 @@ static int leave_terminal(int log)
 }
 
 /* The sandbox's process. Returns its exit status, for nobody in particular. */
-static int run_daemon(struct options *o, struct store *store, const char *image, int ready)
+static int run_daemon(struct options *o, struct store *store, const struct sandbox_job *job,
+		      int ready)
 {
 	struct boot_result result = {0};
 	struct sandbox_files files;
@@ -154,7 +155,7 @@ static int run_daemon(struct options *o, struct store *store, const char *image,
 	platform_prepare(o->config.platform ? o->config.platform : "auto");
 	status = resolve_platform(o);
 	if (!status)
-		status = create(o, store, image, &files);
+		status = create(o, store, job, &files);
 	if (status) {
 		report(ready, status, "");
 		return status;
@@ -166,7 +167,7 @@ static int run_daemon(struct options *o, struct store *store, const char *image,
 		result.status = EXIT_KVMSBOX;
 	} else {
 		o->config.ready_fd = ready;
-		sandbox_boot(o, &result);
+		job->boot(job, o, &result);
 	}
 	if (!result.started)
 		report(ready, result.status, result.error);
@@ -191,8 +192,8 @@ static int wait_ready(struct options *o, struct store *store, int fd)
 		return 0;
 	buf[len] = 0;
 	if (!len)
-		return complain("run: sandbox %s died while it was being started: kvmsbox logs %s",
-				o->name, o->name);
+		return complain("%s: sandbox %s died while it was being started: kvmsbox logs %s",
+				o->verb->name, o->name, o->name);
 	if (buf[1]) {
 		complain("%s", buf + 1);
 		forget(store, o->name, false);
@@ -200,28 +201,30 @@ static int wait_ready(struct options *o, struct store *store, int fd)
 	return (unsigned char)buf[0];
 }
 
-static int run_detached(struct options *o, struct store *store, const char *image)
+static int run_detached(struct options *o, struct store *store, const struct sandbox_job *job)
 {
 	int fds[2];
 	pid_t pid;
 
 	if (pipe2(fds, O_CLOEXEC))
-		return complain("run: can't make a pipe: %s", strerror(errno));
+		return complain("%s: can't make a pipe: %s", o->verb->name, strerror(errno));
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0)
-		return complain("run: can't make a process: %s", strerror(errno));
+		return complain("%s: can't make a process: %s", o->verb->name, strerror(errno));
 	if (!pid) {
 		close(fds[0]);
 		setsid();
 		/* Not a session leader: it never gets a terminal. */
 		pid = fork();
 		if (pid < 0)
-			report(fds[1], complain("run: can't make a process: %s", strerror(errno)),
+			report(fds[1],
+			       complain("%s: can't make a process: %s", o->verb->name,
+					strerror(errno)),
 			       "");
 		if (pid)
 			_exit(0);
-		exit(run_daemon(o, store, image, fds[1]));
+		exit(run_daemon(o, store, job, fds[1]));
 	}
 	close(fds[1]);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -229,8 +232,36 @@ static int run_detached(struct options *o, struct store *store, const char *imag
 	return wait_ready(o, store, fds[0]);
 }
 
+int sandbox_run_named(struct options *o, struct store *store, const struct sandbox_job *job)
+{
+	return o->detach ? run_detached(o, store, job) : run_here(o, store, job);
+}
+
+int sandbox_check_name(struct options *o, struct store *store)
+{
+	int status;
+
+	if (!sandbox_name_ok(o->name))
+		return complain("%s: --name %s: want letters, digits, '_', '.', '-', the first a "
+				"letter or digit, at most %d",
+				o->verb->name, o->name, SANDBOX_NAME_MAX);
+	status = store_open(store, o->verb->name, o->state_dir, true);
+	return status ? status : store_check_free(store, o->name);
+}
+
+static json_t *describe(const struct sandbox_job *job, const struct options *o)
+{
+	return sandbox_describe(o, job->path);
+}
+
+static void boot(const struct sandbox_job *job, struct options *o, struct boot_result *result)
+{
+	sandbox_boot(o, result);
+}
+
 int cmd_run(int argc, char **argv)
 {
+	struct sandbox_job job = {.describe = describe, .boot = boot};
 	struct store store;
 	struct options o;
 	int at, status;
@@ -241,17 +272,11 @@ int cmd_run(int argc, char **argv)
 		return status;
 	if (!o.name)
 		return complain("run: no name given: kvmsbox run --name NAME IMAGE [COMMAND…]");
-	if (!sandbox_name_ok(o.name))
-		return complain("run: --name %s: want letters, digits, '_', '.', '-', the first a "
-				"letter or digit, at most %d",
-				o.name, SANDBOX_NAME_MAX);
-	if (at == argc)
+	if (at == argc && sandbox_name_ok(o.name))
 		return complain("run: no image given: kvmsbox run --name %s IMAGE [COMMAND…]",
 				o.name);
-	status = store_open(&store, "run", o.state_dir, true);
 	/* Before the image, which may take a while; what counts is store_create. */
-	if (!status)
-		status = store_check_free(&store, o.name);
+	status = sandbox_check_name(&o, &store);
 	if (status)
 		return status;
 	if (!o.detach)
@@ -259,5 +284,6 @@ int cmd_run(int argc, char **argv)
 	status = sandbox_configure(&o, argv[at], argv + at + 1);
 	if (status)
 		return status;
-	return o.detach ? run_detached(&o, &store, argv[at]) : run_here(&o, &store, argv[at]);
+	job.path = argv[at];
+	return sandbox_run_named(&o, &store, &job);
 }

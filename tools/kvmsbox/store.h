@@ -106,6 +106,8 @@ int control_send(int sock, struct control_msg *m, const int *fds, size_t n);
  * sandbox has closed the connection; -EPROTO; or another -errno.
  */
 int control_receive(int sock, struct control_msg *m, char *text);
+/* The same with the descriptor that came with it, -1: none. */
+int control_receive_fd(int sock, struct control_msg *m, char *text, int *fd);
 /* Sends a request without descriptors and waits for its reply. 0 or -errno. */
 int control_ask(const struct sandbox *sb, int ms, struct control_msg *m, char *text);
 
