@@ -48,7 +48,9 @@ struct kernel {
 		bool enabled;
 		int fd;
 	} strace;
-	/* Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it. */
+	/*
+	 * Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it.
+	 */
 	struct {
 		int index;
 		struct hostfile *file;

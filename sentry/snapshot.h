@@ -9,8 +9,8 @@
  *
  * A frozen sandbox has all of it in an *image*, a sealed memory file (snapshot_image.h has its
  * layout), and can be *set back* to that in place as often as wanted, at a cost that goes with what
- * has changed since. Kernel state is mapped privately from the image, so the host knows which of its
- * pages have changed; guest memory is told apart by write protection (sentry/mm/frozen.h).
+ * has changed since. Kernel state is mapped privately from the image, so the host knows which of
+ * its pages have changed; guest memory is told apart by write protection (sentry/mm/frozen.h).
  *
  * What belongs to the host process goes on through all this: threads, descriptors, vCPUs and stubs
  * (arena.h: the host's arena), clocks.
@@ -42,7 +42,8 @@ int snapshot_freeze(struct kernel *k, char *why, size_t size) __must_check;
 int snapshot_prepare_save(void) __must_check;
 /*
  * Stops all tasks and saves the sandbox, which is then as it was: returns its image, sealed, the
- * caller's. Tasks stay stopped until freezer_thaw. -errno with one line in @why: the sandbox goes on.
+ * caller's. Tasks stay stopped until freezer_thaw. -errno with one line in @why: the sandbox goes
+ * on.
  */
 int snapshot_save(struct kernel *k, char *why, size_t size) __must_check;
 
@@ -64,16 +65,16 @@ struct snapshot_rewound {
  */
 int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r) __must_check;
 /*
- * The next run notes what faults bring, and after its snapshot_rewind snapshot_learn makes that part
- * of the frozen state. Returns how many pages that were, or -errno: as snapshot_freeze.
+ * The next run notes what faults bring, and after its snapshot_rewind snapshot_learn makes that
+ * part of the frozen state. Returns how many pages that were, or -errno: as snapshot_freeze.
  */
 void snapshot_train(void);
 long snapshot_learn(struct kernel *k);
 
 /*
- * A process that is going to restore something on @platform ("auto" for the usual one) does what can
- * be done before it knows what. snapshot_restore does it, if need be; to do it in vain costs no more
- * than time. 0, or -errno with one line in @why.
+ * A process that is going to restore something on @platform ("auto" for the usual one) does what
+ * can be done before it knows what. snapshot_restore does it, if need be; to do it in vain costs no
+ * more than time. 0, or -errno with one line in @why.
  */
 int snapshot_restore_prepare(const char *platform, char *why, size_t size) __must_check;
 /*
@@ -84,9 +85,9 @@ int snapshot_restore_prepare(const char *platform, char *why, size_t size) __mus
 int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why,
 		     size_t size) __must_check;
 /*
- * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host descriptors
- * that take the places of init's, the caller's also afterwards. After lockdown snapshot_start lets it
- * run. 0, or -errno with one line in @why.
+ * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host
+ * descriptors that take the places of init's, the caller's also afterwards. After lockdown
+ * snapshot_start lets it run. 0, or -errno with one line in @why.
  */
 struct snapshot_file;
 int snapshot_restore_file(const struct snapshot_file *file, const char *platform,

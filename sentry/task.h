@@ -222,8 +222,8 @@ int task_start(struct task *t) __must_check;
 /* The same for a task that ran before and was discarded by the freezer. */
 int task_resume(struct task *t) __must_check;
 /*
- * Set by who wants to know that a task is about to end: called on its thread. True: it need not, the
- * sandbox is going to be set back.
+ * Set by who wants to know that a task is about to end: called on its thread. True: it need not,
+ * the sandbox is going to be set back.
  */
 extern bool (*task_last_exit)(struct task *t);
 /* Set when a process is killed for the memory limit; who cares clears it. */

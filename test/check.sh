@@ -116,6 +116,9 @@ group function-systrap 3600 test/function/run.sh systrap "$fn_requests"
 kvm_group function-kvm 3600 test/function/run.sh kvm "$fn_requests"
 group function-san 1200 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 test/function/run.sh systrap 4
 group serve 900 test/serve/run.sh
+group snapshot-ptrace 900 test/snapshot/run.sh ptrace
+group snapshot-systrap 900 test/snapshot/run.sh systrap
+kvm_group snapshot-kvm 900 test/snapshot/run.sh kvm
 serve_load=$([ "$length" = long ] && echo 60 100000 || echo 3)
 # shellcheck disable=SC2086
 group serve-ptrace 7200 test/serve/sandboxes.sh ptrace $serve_load

@@ -5,8 +5,8 @@
  * The frames' contents at the freeze are in an image file. From then on the frames are told apart
  * by how one finds out that they have changed:
  *
- *   tracked	user memory that is write-protected: whoever writes comes through a fault, and the page
- *		tables tell (sentry/mm/frozen.c calls physmem_set_back)
+ *   tracked	user memory that is write-protected: whoever writes comes through a fault, and the
+ *		page tables tell (sentry/mm/frozen.c calls physmem_set_back)
  *   hot	was tracked, has been written to: left writable, and set back every time
  *   checked	what the sentry itself writes to, files above all: compared every time
  *   taken	handed out since: zeroed, as free memory is
@@ -20,14 +20,14 @@
 #include "sentry/lib/physmem.h"
 
 /*
- * Writes what frames hold to @fd from @offset on (holes are zeroes), and takes this for the state to
- * go back to. @view: where the file from @offset on is mapped, to read. Every used frame is
+ * Writes what frames hold to @fd from @offset on (holes are zeroes), and takes this for the state
+ * to go back to. @view: where the file from @offset on is mapped, to read. Every used frame is
  * `checked` until physmem_frozen_tracked. Drops an earlier frozen state. 0 or -errno.
  */
 int physmem_freeze(int fd, uint64_t offset, const void *view) __must_check;
 /*
- * Just writes them, for an image that somebody else is restored from. @omit: NULL, or a bit for each
- * frame below physmem_extent that is to be zero there.
+ * Just writes them, for an image that somebody else is restored from. @omit: NULL, or a bit for
+ * each frame below physmem_extent that is to be zero there.
  */
 int physmem_store(int fd, uint64_t offset, const uint64_t *omit) __must_check;
 /* The frame is found by page tables when it changes. */

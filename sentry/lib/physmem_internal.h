@@ -16,7 +16,9 @@
 #define REFS_BASE  (ARENA_BASE + ARENA_SIZE)
 #define LINKS_BASE (REFS_BASE + NR_FRAMES * sizeof(uint32_t))
 #define KEPT_BASE  (LINKS_BASE + NR_FRAMES * sizeof(struct free_link))
-/* Where all this is mapped in the sentry: the memory file, the tables, and behind them the files. */
+/*
+ * Where all this is mapped in the sentry: the memory file, the tables, and behind them the files.
+ */
 #define VIEW_BASE	 0x300000000000UL
 #define FIRST_CHUNK	 (64UL << 20)
 #define EXTENT_MAX	 512  /* frames: 2 MiB */
@@ -84,8 +86,8 @@ static uint64_t *const kept = (uint64_t *)KEPT_BASE;
 extern bool physmem_tracking; /* frames that are handed out are noted */
 void physmem_note_taken(gpa_t gpa, size_t n);
 /*
- * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero (but for
- * one that was swapped out). Also set for what lies in a file beneath, read already or not.
+ * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero (but
+ * for one that was swapped out). Also set for what lies in a file beneath, read already or not.
  */
 void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec);
 /* The memory of [gpa, gpa+n frames) goes back to the host; it reads as zero. */

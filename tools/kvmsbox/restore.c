@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvmsbox restore: this process, or one in the background, becomes the sandbox of a snapshot: that of
- * a file; or that of a function, in a descriptor from kvmsbox serve.
+ * kvmsbox restore: this process, or one in the background, becomes the sandbox of a snapshot: that
+ * of a file; or that of a function, in a descriptor from kvmsbox serve.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -62,7 +62,8 @@ static int serve_function(const struct options *o)
 	struct boot_result result;
 
 	if ((image < 0) == !o->blank || channel <= 0)
-		return complain("restore: --channel and one of --image-fd and --blank are needed");
+		return complain("restore: --image-fd and --channel are needed both, or --blank "
+				"instead of the first");
 	if (o->blank) {
 		if (!sentry_restore_prepare(o->config.platform ?: "auto", &result))
 			return complain("restore: %s", result.error);
