@@ -17,7 +17,9 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/physmem.h"
 
-#define SNAPSHOT_COMPATIBLE "kvmsbox,snapshot-1"
+#define SNAPSHOT_VERSION    "1"
+#define SNAPSHOT_FAMILY	    "kvmsbox,snapshot-"
+#define SNAPSHOT_COMPATIBLE SNAPSHOT_FAMILY SNAPSHOT_VERSION
 
 #define IMAGE_META_SIZE	 65536UL
 #define IMAGE_STATICS	 (1UL << 20) /* the pieces of world_statics, one behind the other */

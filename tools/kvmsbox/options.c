@@ -51,9 +51,9 @@ enum {
 	OPT_NO_VERIFY,
 };
 
-#define MAKES (VERB_EXEC | VERB_RUN)	 /* a sandbox */
-#define RUNS  (MAKES | VERB_ENTER)	 /* a command */
-#define NAMED (~(unsigned int)(VERB_EXEC | VERB_INSPECT)) /* has to do with named sandboxes */
+#define MAKES  (VERB_EXEC | VERB_RUN)			   /* a sandbox */
+#define RUNS   (MAKES | VERB_ENTER)			   /* a command */
+#define NAMED  (~(unsigned int)(VERB_EXEC | VERB_INSPECT)) /* has to do with named sandboxes */
 #define STARTS (MAKES | VERB_RESTORE)
 
 /* In the order of --help. */
@@ -71,8 +71,10 @@ static const struct row {
 	{VERB_RESTORE, NULL, 0, 0, NULL, "The sandbox"},
 	{VERB_RESTORE, "name", 1, OPT_NAME, "NAME",
 	 "letters, digits, '_', '.', '-'; default: it has none"},
-	{VERB_RESTORE, "detach", 0, 'd', NULL, "in the background: returns once it runs; needs a name"},
-	{VERB_RESTORE, "no-verify", 0, OPT_NO_VERIFY, NULL, "don't hold its memory against its hashes"},
+	{VERB_RESTORE, "detach", 0, 'd', NULL,
+	 "in the background: returns once it runs; needs a name"},
+	{VERB_RESTORE, "no-verify", 0, OPT_NO_VERIFY, NULL,
+	 "don't hold its memory against its hashes"},
 	{~(unsigned int)STARTS, NULL, 0, 0, NULL, "Options"},
 	{VERB_PS, "json", 0, OPT_JSON, NULL, "an array of objects"},
 	{VERB_SNAPSHOT, "stop", 0, OPT_STOP, NULL,
