@@ -15,7 +15,10 @@ struct clone_params {
 	size_t set_tid_size;
 };
 
-/* Returns the child's number in the caller's namespace, or -errno. vfork's end is waited for by the run loop. */
+/*
+ * Returns the child's number in the caller's namespace, or -errno. vfork's end is waited for by the
+ * run loop.
+ */
 long task_clone(struct task *t, const struct clone_params *p);
 /* unshare(2) and setns(2)'s flags on the caller itself. */
 long task_unshare(struct task *t, uint64_t flags);

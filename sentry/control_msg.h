@@ -10,9 +10,9 @@
  *	CONTROL_STATUS			CONTROL_STATUS_IS
  *	CONTROL_SNAPSHOT		CONTROL_SNAPSHOT_IS or CONTROL_FAILED
  *
- * With CONTROL_SNAPSHOT_IS comes the image (snapshot_image.h), a sealed memfd. With CONTROL_HOLD the
- * sandbox stays stopped until the client kills it (SIGKILL to init) or closes the connection, which
- * lets it go on.
+ * With CONTROL_SNAPSHOT_IS comes the image (snapshot_image.h), a sealed memfd. With CONTROL_HOLD
+ * the sandbox stays stopped until the client kills it (SIGKILL to init) or closes the connection,
+ * which lets it go on.
  *
  * The first descriptor of CONTROL_ENTER is a sealed memfd with the device tree (config.h) of which
  * /chosen says what is to run: args; env, added to init's; cwd and user, or else init's; umask,

@@ -24,7 +24,7 @@ struct user_counts {
 struct kernel {
 	struct mutex tasklist; /* LOCK_TASKLIST: the process tree, see task.h */
 	struct platform *platform;
-	uint32_t life; /* how often it was restored in another process */
+	uint32_t life;		    /* how often it was restored in another process */
 	struct pid_ns *root_pid_ns; /* reference */
 	struct uts_ns *root_uts;
 	struct ipc_ns *root_ipc;
@@ -48,7 +48,9 @@ struct kernel {
 		bool enabled;
 		int fd;
 	} strace;
-	/* Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it. */
+	/*
+	 * Init's standard descriptors that are the host's: hostfd (0: none) and what stands on it.
+	 */
 	struct {
 		int index;
 		struct hostfile *file;

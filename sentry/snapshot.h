@@ -42,7 +42,8 @@ int snapshot_freeze(struct kernel *k, char *why, size_t size) __must_check;
 int snapshot_prepare_save(void) __must_check;
 /*
  * Stops all tasks and saves the sandbox, which is then as it was: returns its image, sealed, the
- * caller's. Tasks stay stopped until freezer_thaw. -errno with one line in @why: the sandbox goes on.
+ * caller's. Tasks stay stopped until freezer_thaw. -errno with one line in @why: the sandbox goes
+ * on.
  */
 int snapshot_save(struct kernel *k, char *why, size_t size) __must_check;
 
@@ -78,9 +79,9 @@ long snapshot_learn(struct kernel *k);
 int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why,
 		     size_t size) __must_check;
 /*
- * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host descriptors
- * that take the places of init's, the caller's also afterwards. After lockdown snapshot_start lets it
- * run. 0, or -errno with one line in @why.
+ * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host
+ * descriptors that take the places of init's, the caller's also afterwards. After lockdown
+ * snapshot_start lets it run. 0, or -errno with one line in @why.
  */
 struct snapshot_file;
 int snapshot_restore_file(const struct snapshot_file *file, const char *platform,

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A snapshot as a file: the image of a frozen sandbox (snapshot_image.h) without its holes. A device
- * tree in pages of its own, then pages:
+ * A snapshot as a file: the image of a frozen sandbox (snapshot_image.h) without its holes. A
+ * device tree in pages of its own, then pages:
  *
  *	/ …		as in the image
- *	/file		created (seconds, nanoseconds), sandbox (its name); data (offset in this file, size);
- *			pages (stored, shared: left out because an equal one is stored); chunks
- *			(XXH3-128 of each SNAPSHOT_CHUNK bytes of data); segments; hash (XXH3-128 of
- *			this tree with these 16 bytes zero)
+ *	/file		created (seconds, nanoseconds), sandbox (its name); data (offset in this
+ *			file, size); pages (stored, shared: left out because an equal one is
+ *			stored); chunks (XXH3-128 of each SNAPSHOT_CHUNK bytes of data); segments;
+ *			hash (XXH3-128 of this tree with these 16 bytes zero)
  *
- * A segment is three cells: first page in the image, first page of the data, how many pages. They are
- * in the image's order and don't overlap there; in the data they may, where pages are alike. What no
- * segment covers is zero. Pages are mapped from the file, which must not change afterwards.
+ * A segment is three cells: first page in the image, first page of the data, how many pages. They
+ * are in the image's order and don't overlap there; in the data they may, where pages are alike.
+ * What no segment covers is zero. Pages are mapped from the file, which must not change afterwards.
  *
  * A file is hostile input until it has been checked; what its pages hold is the kernel's state, and
  * can't be checked: whoever restores a snapshot trusts whoever made it (docs/snapshots.md).
@@ -49,9 +49,9 @@ struct snapshot_file {
 /* ---- reading ---- */
 
 /*
- * Checks the tree @fdt of @fdt_size bytes at the beginning of a file of @size bytes. Takes over @fdt,
- * malloc'd, also on failure. 0, or -EINVAL or -ENOMEM with one line in @why; snapshot_file_close
- * afterwards.
+ * Checks the tree @fdt of @fdt_size bytes at the beginning of a file of @size bytes. Takes over
+ * @fdt, malloc'd, also on failure. 0, or -EINVAL or -ENOMEM with one line in @why;
+ * snapshot_file_close afterwards.
  */
 int snapshot_file_parse(struct snapshot_file *f, void *fdt, size_t fdt_size, uint64_t size,
 			char *why, size_t why_size) __must_check;
@@ -59,7 +59,9 @@ int snapshot_file_parse(struct snapshot_file *f, void *fdt, size_t fdt_size, uin
 int snapshot_file_open(struct snapshot_file *f, const char *path, char *why,
 		       size_t why_size) __must_check;
 void snapshot_file_close(struct snapshot_file *f);
-/* Reads the data, and holds it against its hashes. 0, or -EINVAL or -errno with one line in @why. */
+/*
+ * Reads the data, and holds it against its hashes. 0, or -EINVAL or -errno with one line in @why.
+ */
 int snapshot_file_verify(const struct snapshot_file *f, char *why, size_t why_size) __must_check;
 
 /* All of these are of bytes of the image [start, end), page multiples; 0 or -errno. */
@@ -72,8 +74,8 @@ int snapshot_file_for_data(const struct snapshot_file *f, uint64_t start, uint64
 int snapshot_file_read(const struct snapshot_file *f, uint64_t start, uint64_t end,
 		       void *to) __must_check;
 /*
- * Maps them privately at @at, where nothing is mapped: long runs from the file, short ones are copied,
- * so that the host isn't asked for too many mappings.
+ * Maps them privately at @at, where nothing is mapped: long runs from the file, short ones are
+ * copied, so that the host isn't asked for too many mappings.
  */
 int snapshot_file_map(const struct snapshot_file *f, uint64_t start, uint64_t end,
 		      void *at) __must_check;
@@ -93,14 +95,14 @@ struct snapshot_build {
 };
 
 /*
- * From a mapped image to what a file of it holds. Each page that has something is to be told once, in
- * ascending order; those that are zero are left out. 0 or -ENOMEM.
+ * From a mapped image to what a file of it holds. Each page that has something is to be told once,
+ * in ascending order; those that are zero are left out. 0 or -ENOMEM.
  */
 int snapshot_build_page(struct snapshot_build *b, uint32_t page) __must_check;
 void snapshot_build_free(struct snapshot_build *b);
 /*
- * The file's tree: @meta is the image's, checked to be one. malloc'd, *@size bytes; *@data is where the
- * data begins. NULL: no memory, or @meta is nonsense.
+ * The file's tree: @meta is the image's, checked to be one. malloc'd, *@size bytes; *@data is where
+ * the data begins. NULL: no memory, or @meta is nonsense.
  */
 void *snapshot_build_tree(const struct snapshot_build *b, const void *meta, const char *name,
 			  uint64_t seconds, size_t *size, uint64_t *data) __must_check;

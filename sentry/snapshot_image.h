@@ -9,7 +9,8 @@
  *	/kernel		statics (address, size)…, extent, frozen (address of struct frozen)
  *	/memory		extent, tables
  *	/stdio		index (hostfd of init's descriptors 0 to 2, 0: none)
- *	/tasks		processes, threads; process@PID: pid, threads, command. For people, and not all
+ *	/tasks		processes, threads; process@PID: pid, threads, command: for people, and the
+ *			first ones only
  */
 #ifndef SENTRY_SNAPSHOT_IMAGE_H
 #define SENTRY_SNAPSHOT_IMAGE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Saving a sandbox that then goes on as if nothing had happened: no threads are given up, nothing is
- * tracked, no memory is mapped otherwise. Tasks wait at their safe point meanwhile (freezer.h).
+ * Saving a sandbox that then goes on as if nothing had happened: no threads are given up, nothing
+ * is tracked, no memory is mapped otherwise. Tasks wait at their safe point meanwhile (freezer.h).
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -82,7 +82,7 @@ struct task {
 	struct arch_regs regs;
 	struct context *ctx;
 	uint32_t ctx_life; /* kernel->life when it was made: else it is an earlier process's */
-	long syscall_nr;			     /* in progress or last, -1 none */
+	long syscall_nr;   /* in progress or last, -1 none */
 	uint64_t fault_trapno, fault_err, fault_cr2; /* of the last synchronous fault, for frames */
 	char comm[TASK_COMM_LEN];		     /* under own_lock */
 	bool no_new_privs;
@@ -136,9 +136,10 @@ struct task {
 	int exit_code;		    /* wait status */
 	struct timespec start_time; /* CLOCK_BOOTTIME */
 	uint64_t nvcsw, nivcsw;
-	uint64_t utime_ns, stime_ns; /* of this thread: once dead; before, what an earlier process saw */
-	int host_tid;		     /* of the thread that drives it; 0 before */
-	uint64_t host_ns;	     /* that thread's CPU time before */
+	uint64_t utime_ns,
+		stime_ns; /* of this thread: once dead; before, what an earlier process saw */
+	int host_tid;	  /* of the thread that drives it; 0 before */
+	uint64_t host_ns; /* that thread's CPU time before */
 	uint64_t nsyscalls;
 };
 

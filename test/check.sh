@@ -115,6 +115,9 @@ kvm_group cli-kvm 1200 test/cli/run.sh kvm
 group named-ptrace 1200 test/cli/named.sh ptrace
 group named-systrap 1200 test/cli/named.sh systrap
 kvm_group named-kvm 1200 test/cli/named.sh kvm
+group snapshot-ptrace 1200 test/snapshot/run.sh ptrace
+group snapshot-systrap 1200 test/snapshot/run.sh systrap
+kvm_group snapshot-kvm 1200 test/snapshot/run.sh kvm
 if [ "$length" = long ]; then
 	group apps-ptrace 21600 test/apps/run.sh ptrace
 	group apps-systrap 21600 test/apps/run.sh systrap

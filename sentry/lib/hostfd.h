@@ -14,7 +14,9 @@ int hostfd_add(int fd) __must_check;
 /* The same at an @index that a restored sandbox knows. 0 or -errno (the fd is closed then). */
 int hostfd_put_at(int index, int fd) __must_check;
 
-/* Whose it is: what the sandbox has of the host can't be saved, but for its first process's stdio. */
+/*
+ * Whose it is: what the sandbox has of the host can't be saved, but for its first process's stdio.
+ */
 enum hostfd_use {
 	HOSTFD_SANDBOX, /* what hostfd_add makes it */
 	HOSTFD_STDIO,	/* init's, passed in */

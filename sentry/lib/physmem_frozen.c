@@ -41,8 +41,9 @@ static struct {
 } fz = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /*
- * Of a restored sandbox whose memory is private over a file: what shows there when the process gives
- * its own page up, and what the host may have to read first. For good, whatever is frozen later.
+ * Of a restored sandbox whose memory is private over a file: what shows there when the process
+ * gives its own page up, and what the host may have to read first. For good, whatever is frozen
+ * later.
  */
 static struct {
 	uint64_t *map; /* bit per frame below extent */

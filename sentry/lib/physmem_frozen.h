@@ -26,8 +26,8 @@
  */
 int physmem_freeze(int fd, uint64_t offset, const void *view) __must_check;
 /*
- * Just writes them, for an image that somebody else is restored from. @omit: NULL, or a bit for each
- * frame below physmem_extent that is to be zero there.
+ * Just writes them, for an image that somebody else is restored from. @omit: NULL, or a bit for
+ * each frame below physmem_extent that is to be zero there.
  */
 int physmem_store(int fd, uint64_t offset, const uint64_t *omit) __must_check;
 /* The frame is found by page tables when it changes. */
@@ -73,8 +73,8 @@ struct phys_source {
 };
 /*
  * In a process that restores a snapshot, instead of physmem_init: the allocator's state is there
- * already (it is kernel state). @view: where the source can be read, for physmem_rewind; NULL: there
- * won't be one. Then as after physmem_freeze. 0 or -errno.
+ * already (it is kernel state). @view: where the source can be read, for physmem_rewind; NULL:
+ * there won't be one. Then as after physmem_freeze. 0 or -errno.
  */
 int physmem_restore(const struct phys_source *s, const void *view, gpa_t tables_end,
 		    gpa_t tables_free) __must_check;

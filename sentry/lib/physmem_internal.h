@@ -84,8 +84,8 @@ static uint64_t *const kept = (uint64_t *)KEPT_BASE;
 extern bool physmem_tracking; /* frames that are handed out are noted */
 void physmem_note_taken(gpa_t gpa, size_t n);
 /*
- * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero (but for
- * one that was swapped out). Also set for what lies in a file beneath, read already or not.
+ * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero (but
+ * for one that was swapped out). Also set for what lies in a file beneath, read already or not.
  */
 void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec);
 /* The memory of [gpa, gpa+n frames) goes back to the host; it reads as zero. */

@@ -18,9 +18,9 @@
 struct mm_frozen;
 
 /*
- * What a program wants wiped in copies of it (MADV_WIPEONFORK; wipe.c). Either drops it here; or tells
- * @fn the frames that hold it, which are @mm's alone then, for an image without them while @mm keeps
- * them. 0 or -ENOMEM.
+ * What a program wants wiped in copies of it (MADV_WIPEONFORK; wipe.c). Either drops it here; or
+ * tells @fn the frames that hold it, which are @mm's alone then, for an image without them while
+ * @mm keeps them. 0 or -ENOMEM.
  */
 void mm_wipe(struct mm *mm);
 int mm_for_wiped(struct mm *mm, void (*fn)(void *arg, gpa_t gpa), void *arg) __must_check;

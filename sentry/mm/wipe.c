@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MADV_WIPEONFORK and snapshots: a copy of a sandbox is to it what a child is to its parent, so what
- * a program wants wiped in a child is wiped in the copy, too. frozen.h has the interface.
+ * MADV_WIPEONFORK and snapshots: a copy of a sandbox is to it what a child is to its parent, so
+ * what a program wants wiped in a child is wiped in the copy, too. frozen.h has the interface.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The options of the subcommands that make sandboxes (exec, run, restore) and of those that look after
- * named ones (enter, ps, logs, kill, wait, rm, snapshot): one table says which of them takes what, and
- * --help is printed from it.
+ * The options of the subcommands that make sandboxes (exec, run, restore) and of those that look
+ * after named ones (enter, ps, logs, kill, wait, rm, snapshot): one table says which of them takes
+ * what, and --help is printed from it.
  */
 #ifndef TOOLS_KVMSBOX_OPTIONS_H
 #define TOOLS_KVMSBOX_OPTIONS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kvmsbox restore: this process, or one in the background, becomes the sandbox of a snapshot: that of
- * a file; or that of a function, in a descriptor from kvmsbox serve.
+ * kvmsbox restore: this process, or one in the background, becomes the sandbox of a snapshot: that
+ * of a file; or that of a function, in a descriptor from kvmsbox serve.
  */
 #include <fcntl.h>
 #include <stdio.h>

@@ -4,6 +4,8 @@
  * this process makes the file of it (sentry/snapshot_file.h). The file has no name before it is
  * complete and on disk.
  */
+#include "tools/kvmsbox/snapshot.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libfdt.h>
