@@ -69,15 +69,13 @@ static bool check_compatible(const struct snapshot_file *f, char *why, size_t si
 	const char *s = fdt_getprop(f->fdt, 0, "compatible", &len);
 
 	if (!s || len < 1 || strnlen(s, (size_t)len) != (size_t)len - 1 ||
-	    strncmp(s, SNAPSHOT_COMPATIBLE, strlen(SNAPSHOT_COMPATIBLE) - 1)) {
+	    strncmp(s, SNAPSHOT_FAMILY, strlen(SNAPSHOT_FAMILY))) {
 		bad(why, size, "not a kvmsbox snapshot");
 		return false;
 	}
 	if (strcmp(s, SNAPSHOT_COMPATIBLE)) {
-		size_t skip = strlen("kvmsbox,snapshot-");
-
-		bad(why, size, "a snapshot of version %.20s, and this kvmsbox reads %s", s + skip,
-		    SNAPSHOT_COMPATIBLE + skip);
+		bad(why, size, "a snapshot of version %.20s, and this kvmsbox reads %s",
+		    s + strlen(SNAPSHOT_FAMILY), SNAPSHOT_VERSION);
 		return false;
 	}
 	return true;

@@ -4,11 +4,10 @@
  * device tree in pages of its own, then pages:
  *
  *	/ …		as in the image
- *	/file		created (seconds, nanoseconds), sandbox (its name);
- *			data (offset in this file, size);
- *			pages (stored, shared: left out because an equal one is stored); chunks
- *			(XXH3-128 of each SNAPSHOT_CHUNK bytes of data); segments; hash (XXH3-128 of
- *			this tree with these 16 bytes zero)
+ *	/file		created (seconds, nanoseconds), sandbox (its name); data (offset in this
+ *			file, size); pages (stored, shared: left out because an equal one is
+ *			stored); chunks (XXH3-128 of each SNAPSHOT_CHUNK bytes of data); segments;
+ *			hash (XXH3-128 of this tree with these 16 bytes zero)
  *
  * A segment is three cells: first page in the image, first page of the data, how many pages. They
  * are in the image's order and don't overlap there; in the data they may, where pages are alike.

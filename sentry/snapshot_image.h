@@ -9,8 +9,8 @@
  *	/kernel		statics (address, size)…, extent, frozen (address of struct frozen)
  *	/memory		extent, tables
  *	/stdio		index (hostfd of init's descriptors 0 to 2, 0: none)
- *	/tasks		processes, threads; process@PID: pid, threads, command.
- *			For people, and not all
+ *	/tasks		processes, threads; process@PID: pid, threads, command: for people, and the
+ *			first ones only
  */
 #ifndef SENTRY_SNAPSHOT_IMAGE_H
 #define SENTRY_SNAPSHOT_IMAGE_H
@@ -18,7 +18,9 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/physmem.h"
 
-#define SNAPSHOT_COMPATIBLE "kvmsbox,snapshot-1"
+#define SNAPSHOT_VERSION    "1"
+#define SNAPSHOT_FAMILY	    "kvmsbox,snapshot-"
+#define SNAPSHOT_COMPATIBLE SNAPSHOT_FAMILY SNAPSHOT_VERSION
 
 #define IMAGE_META_SIZE	 65536UL
 #define IMAGE_STATICS	 (1UL << 20) /* the pieces of world_statics, one behind the other */

@@ -211,11 +211,11 @@ static int check_origin(const void *fdt, char *why, size_t size)
 
 	compatible = fdt_getprop(fdt, 0, "compatible", &len);
 	if (!compatible || len < 1 || strnlen(compatible, (size_t)len) != (size_t)len - 1 ||
-	    strncmp(compatible, "kvmsbox,snapshot-", 17))
+	    strncmp(compatible, SNAPSHOT_FAMILY, strlen(SNAPSHOT_FAMILY)))
 		return bad(why, size, "not a kvmsbox snapshot");
 	if (strcmp(compatible, SNAPSHOT_COMPATIBLE)) {
 		snprintf(why, size, "a snapshot of version %.20s, and this kvmsbox reads %s",
-			 compatible + 17, SNAPSHOT_COMPATIBLE + 17);
+			 compatible + strlen(SNAPSHOT_FAMILY), SNAPSHOT_VERSION);
 		return -EINVAL;
 	}
 	build = fdt_getprop(fdt, 0, "build", &len);

@@ -20,6 +20,11 @@ void task_exit(struct task *t);
 void task_never_ran(struct task *t);
 /* A vfork parent may go on. */
 void task_vfork_release(struct task *t);
+/*
+ * On the way to user code, while there is a t->vfork_child: waits until that has let go of its
+ * memory, or @t is killed. False: @t is to look around first, it is going to be frozen.
+ */
+bool task_vfork_wait(struct task *t) __must_check;
 /* After everyone else is gone: @t becomes the leader, with the leader's ID. */
 void task_take_leadership(struct task *t);
 /*

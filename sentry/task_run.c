@@ -187,11 +187,7 @@ static bool start_parked(struct task *t)
 
 bool (*task_last_exit)(struct task *t);
 
-/*
- * Waits until the child of @t's vfork has let go of its memory. False: @t is to look around first,
- * it is going to be frozen. Not at all if it is killed.
- */
-static bool vfork_wait(struct task *t)
+bool task_vfork_wait(struct task *t)
 {
 	for (;;) {
 		task_block_prepare(t);
@@ -228,7 +224,7 @@ static void run_task(struct task *t)
 	while (!discarded) {
 		if (freezer_active() && park(t))
 			discarded = true;
-		else if (t->vfork_child && !vfork_wait(t))
+		else if (t->vfork_child && !task_vfork_wait(t))
 			continue;
 		else if (signal_deliver(t))
 			run_once(t);

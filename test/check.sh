@@ -116,9 +116,6 @@ group function-systrap 3600 test/function/run.sh systrap "$fn_requests"
 kvm_group function-kvm 3600 test/function/run.sh kvm "$fn_requests"
 group function-san 1200 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 test/function/run.sh systrap 4
 group serve 900 test/serve/run.sh
-group snapshot-ptrace 900 test/snapshot/run.sh ptrace
-group snapshot-systrap 900 test/snapshot/run.sh systrap
-kvm_group snapshot-kvm 900 test/snapshot/run.sh kvm
 serve_load=$([ "$length" = long ] && echo 60 100000 || echo 3)
 # shellcheck disable=SC2086
 group serve-ptrace 7200 test/serve/sandboxes.sh ptrace $serve_load
@@ -132,6 +129,9 @@ kvm_group cli-kvm 1200 test/cli/run.sh kvm
 group named-ptrace 1200 test/cli/named.sh ptrace
 group named-systrap 1200 test/cli/named.sh systrap
 kvm_group named-kvm 1200 test/cli/named.sh kvm
+group snapshot-ptrace 1200 test/snapshot/run.sh ptrace
+group snapshot-systrap 1200 test/snapshot/run.sh systrap
+kvm_group snapshot-kvm 1200 test/snapshot/run.sh kvm
 if [ "$length" = long ]; then
 	group apps-ptrace 21600 test/apps/run.sh ptrace
 	group apps-systrap 21600 test/apps/run.sh systrap

@@ -26,6 +26,7 @@ sources() {
 	fuzz_elf) echo loader/elf.c ;;
 	fuzz_dtb) echo sentry/config.c ;;
 	fuzz_control) echo sentry/control_msg.c ;;
+	fuzz_snapshot) echo sentry/snapshot_file.c sentry/snapshot_meta.c ;;
 	fuzz_response) echo tools/kvmsbox-load/response.c ;;
 	fuzz_erofs) ls vfs/erofs.c loader/erofs_write*.c sentry/lib/rbtree.c ;;
 	fuzz_http) ls tools/kvmsbox-serve/head.c tools/kvmsbox-serve/buf.c ;;

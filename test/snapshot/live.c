@@ -145,7 +145,8 @@ struct shared {
 
 static void part_shared(void)
 {
-	struct shared *s = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct shared *s =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pthread_mutexattr_t attr;
 	pid_t child[2];
 	long mine_done = 0;
@@ -358,7 +359,9 @@ static void pass_fd(int sock, int fd)
 {
 	char space[CMSG_SPACE(sizeof(int))] = "", byte = 'x';
 	struct iovec iov = {&byte, 1};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = space,
 			   .msg_controllen = sizeof(space)};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 
@@ -373,7 +376,9 @@ static int take_fd(int sock)
 {
 	char space[CMSG_SPACE(sizeof(int))], byte;
 	struct iovec iov = {&byte, 1};
-	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = space,
 			   .msg_controllen = sizeof(space)};
 	struct cmsghdr *c;
 	int fd;
@@ -469,7 +474,8 @@ static void part_inet(void)
 
 static void part_files(void)
 {
-	int fd = open("/tmp/live-file", O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0644), in, dir, n = 0;
+	int fd = open("/tmp/live-file", O_RDWR | O_CREAT | O_TRUNC | O_APPEND, 0644), in, dir,
+	    n = 0;
 	int other = open("/tmp/live-file", O_RDONLY);
 	struct flock fl = {.l_type = F_WRLCK, .l_len = 10};
 	char line[32], events[4096];
@@ -528,7 +534,8 @@ static void part_files(void)
 
 static void part_stopped(void)
 {
-	volatile int *count = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile int *count =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t child = fork(), zombie;
 	int st, seen;
 
@@ -708,7 +715,8 @@ static void part_memory(void)
 			MUST(is_filled(p, n, 1));
 		}
 		for (int i = 0; i < 8; i++)
-			MUST(wide[(size_t)i << 30] == (char)(i + 1) && !wide[((size_t)i << 30) + 5 * PAGE]);
+			MUST(wide[(size_t)i << 30] == (char)(i + 1) &&
+			     !wide[((size_t)i << 30) + 5 * PAGE]);
 		MUST(image[0] == 127 && !memcmp(image + 1, "ELF", 3));
 		MUST(!mprotect(p, PAGE, PROT_READ) && !mprotect(p, PAGE, PROT_READ | PROT_WRITE));
 		nap(20);
@@ -804,10 +812,10 @@ static const struct part {
 	const char *name;
 	void (*fn)(void);
 } parts[] = {
-	{"threads", part_threads}, {"shared", part_shared},   {"pipes", part_pipes},
-	{"limits", part_limits},   {"timers", part_timers},   {"unix", part_unix},
-	{"inet", part_inet},	   {"files", part_files},     {"stopped", part_stopped},
-	{"spawn", part_spawn},	   {"vfork", part_vfork},     {"signals", part_signals},
+	{"threads", part_threads},   {"shared", part_shared}, {"pipes", part_pipes},
+	{"limits", part_limits},     {"timers", part_timers}, {"unix", part_unix},
+	{"inet", part_inet},	     {"files", part_files},   {"stopped", part_stopped},
+	{"spawn", part_spawn},	     {"vfork", part_vfork},   {"signals", part_signals},
 	{"terminal", part_terminal}, {"memory", part_memory}, {"cpu", part_cpu},
 	{"secrets", part_secrets},
 };

@@ -58,7 +58,7 @@ static void test_parse(void)
 	m = (struct control_msg){.version = CONTROL_VERSION};
 	all = true;
 	for (uint32_t type = 0; type < 300; type++) {
-		bool known = type >= CONTROL_ENTER && type <= CONTROL_STATUS;
+		bool known = type >= CONTROL_ENTER && type <= CONTROL_SNAPSHOT;
 
 		m.type = type;
 		m.signal.signo = 15;

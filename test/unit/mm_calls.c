@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory calls one by one: what they refuse, what they leave behind, how maps shows it. */
+#include "sentry/mm/frozen.h"
 #include "test/unit/mm_support.h"
 
 #define MAP_FIXED_ANON (ANON | MAP_FIXED)
@@ -259,6 +260,56 @@ static void test_madvise(void)
 	vfs_unlink(&mm_env.ctx, NULL, "text");
 }
 
+static void note_frame(void *arg, gpa_t gpa)
+{
+	gpa_t *noted = arg;
+
+	/* Up to two, and how many they were. */
+	if (noted[0] < 2)
+		noted[1 + noted[0]] = gpa;
+	noted[0]++;
+}
+
+/* MADV_WIPEONFORK and copies of the whole sandbox. */
+static void test_wiped(void)
+{
+	gpa_t noted[3] = {0}, again[3] = {0};
+	struct mm *child;
+
+	mm = xmm();
+	map_anon(0, 8, RW);
+	app_write(mm, AT(1), 5);
+	app_write(mm, AT(2), 6);
+	app_write(mm, AT(4), 7);
+	CHECK_EQ("shared with a child", mm_madvise(mm, AT(0), PAGE_SIZE, MADV_NORMAL), 0);
+	child = mm_fork(mm);
+	CHECK("fork", !IS_ERR(child));
+	CHECK_EQ("advice", mm_madvise(mm, AT(1), 3 * PAGE_SIZE, MADV_WIPEONFORK), 0);
+	mm_mprotect(mm, AT(2), PAGE_SIZE, PROT_READ);
+	/* Zeroes needn't be told. */
+	app_read(mm, AT(3));
+	CHECK_EQ("frames to leave out", mm_for_wiped(mm, note_frame, noted), 0);
+	CHECK_EQ("two of them", noted[0], 2);
+	CHECK("its own alone", frame_refs(noted[1]) == 1 && frame_refs(noted[2]) == 1);
+	CHECK("with what was there",
+	      *(uint8_t *)phys_ptr(noted[1]) == 5 && *(uint8_t *)phys_ptr(noted[2]) == 6);
+	CHECK_EQ("again", mm_for_wiped(mm, note_frame, again), 0);
+	CHECK("the same", !memcmp(noted, again, sizeof(noted)));
+	CHECK_EQ("kept meanwhile", app_read(mm, AT(1)), 5);
+	CHECK_EQ("and the read-only one", app_read(mm, AT(2)), 6);
+	app_write(mm, AT(1), 8);
+	CHECK_EQ("the child's is another", app_read(child, AT(1)), 5);
+	mm_wipe(mm);
+	CHECK_EQ("wiped", app_read(mm, AT(1)), 0);
+	CHECK_EQ("wiped too", app_read(mm, AT(2)), 0);
+	CHECK_EQ("what nobody advised", app_read(mm, AT(4)), 7);
+	CHECK_EQ("the child keeps its own", app_read(child, AT(2)), 6);
+	app_write(mm, AT(1), 9);
+	CHECK_EQ("can be used", app_read(mm, AT(1)), 9);
+	mm_put(child);
+	mm_put(mm);
+}
+
 static void test_mremap(void)
 {
 	long to;
@@ -499,6 +550,7 @@ static void tests(void)
 	test_brk();
 	test_mincore();
 	test_madvise();
+	test_wiped();
 	test_mremap();
 	test_shared();
 	test_words();

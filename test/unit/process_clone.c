@@ -7,6 +7,7 @@
 #include <linux/sched.h>
 #include <sys/personality.h>
 
+#include "sentry/task_internal.h"
 #include "test/unit/process_support.h"
 
 #ifndef CLONE_CLEAR_SIGHAND
@@ -65,8 +66,14 @@ static long fork_shared(void)
 
 static long fork_vfork(void)
 {
+	long ret;
+
 	params = (struct clone_params){.flags = CLONE_VM | CLONE_VFORK, .exit_signal = SIGCHLD};
-	return run_clone();
+	ret = run_clone();
+	/* As the run loop does. */
+	while (ret >= 0 && t->vfork_child && !task_vfork_wait(t))
+		;
+	return ret;
 }
 
 static long fork_thread(void)
