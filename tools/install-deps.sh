@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages a set needs and that are missing, and says which.
-# usage: tools/install-deps.sh build|test|svm…
+# usage: tools/install-deps.sh build|test|svm|bench…
 set -eu
 
 build="gcc make libc6-dev linux-libc-dev libarchive-dev libxxhash-dev libfdt-dev libseccomp-dev
@@ -11,6 +11,7 @@ test="clang clang-format cppcheck libclang-rt-14-dev busybox-static erofs-utils 
 	chromium"
 svm="qemu-system-x86 busybox-static cpio"
 demo="busybox-static"
+bench="bubblewrap crun proot runsc"
 
 want=
 for set in "$@"; do

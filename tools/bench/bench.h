@@ -62,11 +62,12 @@ struct row;
 typedef int measure_fn(struct bench *b, const struct row *row, const struct column *col, double *v);
 
 enum row_flags {
-	ROW_ONE_CPU = 1, /* everything on one processor */
-	ROW_KVMSBOX = 2, /* on kvmsbox's columns only */
-	ROW_APPS = 4,	 /* needs the Debian image */
-	ROW_HEAVY = 8,	 /* takes seconds: at most three rounds */
-	ROW_ONCE = 16,	 /* exact, or takes a minute: one round */
+	ROW_ONE_CPU = 1,   /* everything on one processor */
+	ROW_KVMSBOX = 2,   /* on kvmsbox's columns only */
+	ROW_APPS = 4,	   /* needs the Debian image */
+	ROW_HEAVY = 8,	   /* takes seconds: at most three rounds */
+	ROW_ONCE = 16,	   /* exact, or takes a minute: one round */
+	ROW_FUNCTION = 32, /* on native and kvmsbox's columns only */
 };
 
 struct row {
@@ -108,6 +109,7 @@ struct bench {
 	int first_round; /* of this measurement: suspects are measured a second time */
 	unsigned int ms;
 	unsigned int density;
+	unsigned int copies;
 	const char *kvmsbox;
 	const char *guest;
 	char *scratch;		/* removed at the end */
@@ -150,6 +152,27 @@ struct idler {
 	int in, out;
 };
 
+/* A sandbox that serves a function, and this end of its channel (sentry/fnchan.h). */
+struct sandbox {
+	pid_t pid;
+	int channel;
+	uint64_t start_ns; /* when it was started */
+};
+
+struct fn_msg;
+
+/*
+ * What is wanted of a row on kvmsbox's columns: @times cheaper than another cell, or at most @most
+ * of its cost; without @to_row, a value of at most @most. Neither: it is only shown.
+ */
+struct target {
+	const char *row;
+	const char *to_row;
+	const char *to_column;
+	double times, most;
+	const char *text;
+};
+
 /* main.c */
 extern volatile int interrupted;
 __attribute__((format(printf, 2, 3))) int bench_fail(struct bench *b, const char *fmt, ...);
@@ -168,6 +191,15 @@ void idler_stop(struct idler *i);
 /* Proportional set size, in KiB, of everything that descends from this process. */
 long descendants_pss(int *processes);
 long meminfo_kib(const char *key);
+/*
+ * Starts a program of the host that @fds become the descriptors 0, 1, … of, as a process group.
+ * Returns its id, or -1.
+ */
+#define MAX_START_FDS 8
+pid_t host_start(struct bench *b, const char *const *argv, char *const *envp, const int *fds,
+		 int nr);
+/* Waits ten seconds for its end, then kills it and its group. */
+void host_end(pid_t pid);
 /* Runs a command of the host, output to @out (may be NULL). Its exit status, 128+signal, or -1. */
 int host_run(const char *const *argv, char *out, size_t size);
 uint64_t clock_ns(void);
@@ -182,6 +214,8 @@ void columns_probe(struct bench *b);
 struct column *column_find(struct bench *b, const char *name);
 /* The command line for @l. Strings live until the next call. */
 int column_argv(struct bench *b, const struct launch *l, const char **argv, char *const **envp);
+/* Valid until the next call. */
+char *const *column_env(const struct column *c);
 
 /* rows.c */
 extern const struct row rows[];
@@ -193,6 +227,50 @@ const char *unit_name(enum unit u);
 /* More is better? */
 bool unit_rises(enum unit u);
 
+/* functions.c: rows of functions behind a server. */
+measure_fn measure_cgi, measure_hello, measure_python;
+extern const char python_stdio[];
+/* 0, or SKIP if @col is not just a platform: functions take no other options. */
+int function_column(struct bench *b, const struct column *col);
+
+/* copies.c: rows of single sandboxes that serve a function. */
+measure_fn measure_reset, measure_clone, measure_copies;
+
+/*
+ * channel.c: what kvmsbox serve does with a sandbox. Functions return 0, or -1 with b->error;
+ * nothing takes longer than 30 s.
+ */
+/* One line of what the functions' processes last said on standard error, and where they do. */
+int function_log(struct bench *b);
+const char *function_last_words(struct bench *b);
+/* A new sandbox of @argv as a stdio function. */
+int sandbox_start(struct bench *b, const struct column *col, enum image image,
+		  const char *const *argv, struct sandbox *s);
+/* A copy of what @image holds; image < 0: a blank that becomes one by sandbox_become(). */
+int sandbox_restore(struct bench *b, const struct column *col, int image, struct sandbox *s);
+int sandbox_become(struct bench *b, struct sandbox *s, int image);
+/* Waits for FN_READY. */
+int sandbox_ready(struct bench *b, struct sandbox *s, struct fn_msg *ready);
+/* A request, up to FN_READY; what is answered has to be @want. */
+int sandbox_request(struct bench *b, struct sandbox *s, const char *body, const char *want,
+		    struct fn_msg *ready);
+/* The descriptor of its snapshot, or -1. */
+int sandbox_image(struct bench *b, struct sandbox *s);
+/* Closes the channel; sandbox_end() then waits for the process. */
+void sandbox_close(struct sandbox *s);
+void sandbox_end(struct sandbox *s);
+
+/* targets.c */
+extern const struct target targets[];
+extern const int nr_targets;
+/* The ratio (of costs, as everywhere) or the value. n is 0 if there is none. */
+struct spread target_spread(const struct bench *b, const struct target *t, int col);
+/* NAN if it is only shown. */
+double target_most(const struct target *t);
+/* 1 met, 0 missed, -1 there is nothing to meet. */
+int target_met(const struct target *t, struct spread s);
+void target_describe(const struct target *t, struct spread s, char *buf, size_t size);
+
 /* setup.c */
 void setup(struct bench *b);
 void teardown(struct bench *b);
@@ -203,6 +281,8 @@ struct spread spread_of(const double *v, int n);
 struct spread cell_spread(const struct bench *b, int row, int col);
 /* How many times dearer than on column @base; n is 0 if either has no value. */
 struct spread cell_ratio(const struct bench *b, int row, int col, int base);
+/* The same to another row, of the same unit. */
+struct spread cell_ratio_to(const struct bench *b, int row, int col, int base_row, int base);
 /* Half the distance of the quartiles in percent of the median; NAN if that says nothing. */
 double spread_percent(struct spread s);
 void format_value(char *buf, size_t size, double v, enum unit u);

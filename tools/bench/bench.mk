@@ -26,10 +26,10 @@ $(BENCH_GUEST)/%: $(GUEST_SRC)/%.c $(GUEST_SRC)/guest.h
 	@echo "  GUEST $@"
 	$(Q)$(GUEST_CC) -o $@ $<
 
-BENCH_PROGRAMS = $(BUILD)/kvmsbox-bench $(addprefix $(BENCH_GUEST)/,micro true idle timed)
+BENCH_PROGRAMS = $(BUILD)/kvmsbox-bench $(addprefix $(BENCH_GUEST)/,micro true idle timed hello pages cgi)
 BENCH = $(BUILD)/kvmsbox-bench --kvmsbox $(BUILD)/kvmsbox $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_FLAGS)
 # Rows that say something in a few seconds each.
-BENCH_CHECK_ROWS = calls,one-cpu,memory,processes,start-true,start-true-1cpu,exits
+BENCH_CHECK_ROWS = calls,one-cpu,memory,processes,start-true,start-true-1cpu,exits,fn-hello,fn-reset*,fn-clone*
 BENCH_CHECK = $(BENCH) --columns native,kvm,kvm-plain,systrap,ptrace --rows '$(or $(ROWS),$(BENCH_CHECK_ROWS))'
 
 bench-programs: $(BENCH_PROGRAMS)

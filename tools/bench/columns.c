@@ -193,6 +193,23 @@ static const char *oci_bundle(struct bench *b, const struct launch *l)
 	return dir;
 }
 
+char *const *column_env(const struct column *c)
+{
+	static char *env[256];
+	int e = 0, i;
+
+	for (i = 0; c->env[i]; i++)
+		env[e++] = (char *)c->env[i];
+	for (i = 0; environ[i] && e < 250; i++) {
+		if (strncmp(environ[i], "LC_ALL=", 7) && strncmp(environ[i], "PATH=", 5))
+			env[e++] = environ[i];
+	}
+	env[e++] = (char *)"LC_ALL=C.UTF-8";
+	env[e++] = (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	env[e] = NULL;
+	return env;
+}
+
 #define ADD(...)                                                                                   \
 	do {                                                                                       \
 		const char *const add_words[] = {__VA_ARGS__};                                     \
@@ -204,13 +221,12 @@ static const char *oci_bundle(struct bench *b, const struct launch *l)
 
 int column_argv(struct bench *b, const struct launch *l, const char **argv, char *const **envp)
 {
-	static char *env[256];
 	static char bind[600], id[64], state[600], programs[MAX_ARGS][300];
 	const struct column *c = l->col;
 	const char *tree = b->tree[l->image];
 	bool apps = l->image == IMAGE_APPS;
 	static unsigned int serial;
-	int n = 0, e = 0, i;
+	int n = 0, i;
 
 	if (!tree)
 		return bench_fail(b, "%s", b->apps_why ? b->apps_why : "no image");
@@ -273,16 +289,7 @@ int column_argv(struct bench *b, const struct launch *l, const char **argv, char
 		}
 	}
 	argv[n] = NULL;
-	for (i = 0; c->env[i]; i++)
-		env[e++] = (char *)c->env[i];
-	for (i = 0; environ[i] && e < 250; i++) {
-		if (strncmp(environ[i], "LC_ALL=", 7) && strncmp(environ[i], "PATH=", 5))
-			env[e++] = environ[i];
-	}
-	env[e++] = (char *)"LC_ALL=C.UTF-8";
-	env[e++] = (char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-	env[e] = NULL;
-	*envp = env;
+	*envp = column_env(c);
 	return 0;
 }
 

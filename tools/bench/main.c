@@ -89,6 +89,8 @@ static void usage(void)
 	       "most 3)\n"
 	       "      --ms N               milliseconds per micro row (default 70)\n"
 	       "      --density N          sandboxes at once in density rows (default 200)\n"
+	       "      --copies N           copies of a function at once in fn-memory (default "
+	       "500)\n"
 	       "Results\n"
 	       "      --json FILE          everything, all values included; - for stdout\n"
 	       "      --html FILE          a report with charts, one file\n"
@@ -149,6 +151,8 @@ static bool cell_due(const struct bench *b, int row, int col)
 	if (!b->row_wanted[row] || !r->measure || !c->usable)
 		return false;
 	if ((r->flags & ROW_KVMSBOX) && c->kind != COL_KVMSBOX)
+		return false;
+	if ((r->flags & ROW_FUNCTION) && c->kind != COL_KVMSBOX && c->kind != COL_NATIVE)
 		return false;
 	if (((r->flags & ROW_ONCE) && round) || ((r->flags & ROW_HEAVY) && round >= 3))
 		return false;
@@ -331,6 +335,7 @@ int main(int argc, char **argv)
 		OPT_ROUNDS,
 		OPT_MS,
 		OPT_DENSITY,
+		OPT_COPIES,
 		OPT_JSON,
 		OPT_HTML,
 		OPT_WRITE,
@@ -347,6 +352,7 @@ int main(int argc, char **argv)
 		{"rounds", required_argument, NULL, OPT_ROUNDS},
 		{"ms", required_argument, NULL, OPT_MS},
 		{"density", required_argument, NULL, OPT_DENSITY},
+		{"copies", required_argument, NULL, OPT_COPIES},
 		{"json", required_argument, NULL, OPT_JSON},
 		{"html", required_argument, NULL, OPT_HTML},
 		{"write-baseline", required_argument, NULL, OPT_WRITE},
@@ -368,6 +374,7 @@ int main(int argc, char **argv)
 	b->rounds = 9;
 	b->ms = 70;
 	b->density = 200;
+	b->copies = 500;
 	b->progress = isatty(STDERR_FILENO);
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
@@ -394,6 +401,9 @@ int main(int argc, char **argv)
 			break;
 		case OPT_DENSITY:
 			b->density = number("--density", optarg, 2000);
+			break;
+		case OPT_COPIES:
+			b->copies = number("--copies", optarg, 5000);
 			break;
 		case OPT_JSON:
 			json = optarg;
@@ -453,6 +463,8 @@ int main(int argc, char **argv)
 	if (i == b->nr_columns)
 		die("no column can be used: %s: %s", b->columns[0].name, b->columns[0].why);
 	machine_facts(b);
+	if (b->row_wanted[row_find("fn-memory")])
+		fact_add(b, "fn-memory", "%u copies", b->copies);
 	make_cells(b);
 	run_rounds(b);
 	if (baseline)

@@ -52,9 +52,9 @@ struct spread cell_spread(const struct bench *b, int row, int col)
 }
 
 /* Round by round, since the rounds are what saw the same machine. */
-struct spread cell_ratio(const struct bench *b, int row, int col, int base)
+struct spread cell_ratio_to(const struct bench *b, int row, int col, int base_row, int base)
 {
-	const double *v = b->cells[row][col].v, *w = b->cells[row][base].v;
+	const double *v = b->cells[row][col].v, *w = b->cells[base_row][base].v;
 	double r[MAX_ROUNDS];
 	int i;
 
@@ -65,6 +65,11 @@ struct spread cell_ratio(const struct bench *b, int row, int col, int base)
 			r[i] = NAN;
 	}
 	return spread_of(r, b->rounds);
+}
+
+struct spread cell_ratio(const struct bench *b, int row, int col, int base)
+{
+	return cell_ratio_to(b, row, col, row, base);
 }
 
 double spread_percent(struct spread s)

@@ -255,6 +255,33 @@ static void draw_key(FILE *f, const struct bench *b)
 	fprintf(f, "</p>\n");
 }
 
+static void draw_targets(FILE *f, const struct bench *b)
+{
+	static const char *const verdicts[] = {"", "missed", "met"};
+	bool any = false;
+	struct spread s;
+	char text[200];
+	int i, k;
+
+	for (i = 0; i < nr_targets; i++) {
+		for (k = 0; k < b->nr_columns; k++) {
+			s = target_spread(b, &targets[i], k);
+			if (!s.n)
+				continue;
+			if (!any)
+				fprintf(f, "<h2>Targets</h2>\n<table class='facts'>\n");
+			any = true;
+			target_describe(&targets[i], s, text, sizeof(text));
+			fprintf(f, "<tr><td>%s, %s</td><td>", targets[i].row, b->columns[k].name);
+			escape(f, text);
+			fprintf(f, "</td><td>%s</td></tr>\n",
+				verdicts[target_met(&targets[i], s) + 1]);
+		}
+	}
+	if (any)
+		fprintf(f, "</table>\n");
+}
+
 static void missing(FILE *f, const struct bench *b)
 {
 	int i, k;
@@ -314,6 +341,7 @@ int report_html(const struct bench *b, const char *path)
 		draw_chart(f, b, group);
 		draw_table(f, b, group);
 	}
+	draw_targets(f, b);
 	missing(f, b);
 	fprintf(f, "</html>\n");
 	i = ferror(f);

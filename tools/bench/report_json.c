@@ -73,6 +73,37 @@ static json_t *cell_json(const struct bench *b, int row, int col)
 	return o;
 }
 
+/* The cost ratios (or values) that something is wanted of; "met" is null where it is only shown. */
+static json_t *targets_json(const struct bench *b)
+{
+	json_t *all = json_array(), *o;
+	const struct target *t;
+	struct spread s;
+	int i, k, met;
+
+	for (i = 0; i < nr_targets; i++) {
+		for (k = 0; k < b->nr_columns; k++) {
+			t = &targets[i];
+			s = target_spread(b, t, k);
+			if (!s.n)
+				continue;
+			o = spread_json(s);
+			json_object_set_new(o, "row", json_string(t->row));
+			json_object_set_new(o, "column", json_string(b->columns[k].name));
+			if (t->to_row) {
+				json_object_set_new(o, "to_row", json_string(t->to_row));
+				json_object_set_new(o, "to_column", json_string(t->to_column));
+			}
+			met = target_met(t, s);
+			if (met >= 0)
+				json_object_set_new(o, "most", number(target_most(t)));
+			json_object_set_new(o, "met", met < 0 ? json_null() : json_boolean(met));
+			json_array_append_new(all, o);
+		}
+	}
+	return all;
+}
+
 json_t *report_json(const struct bench *b)
 {
 	json_t *doc = json_object(), *facts = json_object(), *columns = json_array();
@@ -114,5 +145,6 @@ json_t *report_json(const struct bench *b)
 	json_object_set_new(doc, "facts", facts);
 	json_object_set_new(doc, "columns", columns);
 	json_object_set_new(doc, "rows", all);
+	json_object_set_new(doc, "targets", targets_json(b));
 	return doc;
 }

@@ -172,6 +172,29 @@ static void print_missing(const struct bench *b)
 	}
 }
 
+/* What is wanted of some rows, and whether it is so. */
+static void print_targets(const struct bench *b)
+{
+	static const char *const verdicts[] = {"", "missed", "met"};
+	const char *gap = "\n";
+	struct spread s;
+	char text[200];
+	int i, k;
+
+	for (i = 0; i < nr_targets; i++) {
+		for (k = 0; k < b->nr_columns; k++) {
+			s = target_spread(b, &targets[i], k);
+			if (!s.n)
+				continue;
+			target_describe(&targets[i], s, text, sizeof(text));
+			printf("%s  %-7s %s on %s: %s\n", gap,
+			       verdicts[target_met(&targets[i], s) + 1], targets[i].row,
+			       b->columns[k].name, text);
+			gap = "";
+		}
+	}
+}
+
 void report_text(const struct bench *b)
 {
 	int native = native_column(b), cols[MAX_COLUMNS], n = 0, k, ptrace = -1;
@@ -196,5 +219,6 @@ void report_text(const struct bench *b)
 	}
 	if (ptrace >= 0)
 		print_gains(b, ptrace);
+	print_targets(b);
 	print_missing(b);
 }

@@ -255,23 +255,57 @@ int idler_start(struct bench *b, const struct launch *l, struct idler *i)
 	return 0;
 }
 
-void idler_stop(struct idler *i)
+void host_end(pid_t pid)
 {
 	uint64_t limit = clock_ns() + 10 * 1000000000ull;
 	int status;
-	pid_t pid;
 
-	close_fd(&i->in);
-	close_fd(&i->out);
-	while (!(pid = waitpid(i->pid, &status, WNOHANG))) {
+	while (!waitpid(pid, &status, WNOHANG)) {
 		if (interrupted || clock_ns() > limit) {
-			kill(-i->pid, SIGKILL);
-			waitpid(i->pid, &status, 0);
+			kill(-pid, SIGKILL);
+			waitpid(pid, &status, 0);
 			break;
 		}
 		usleep(500);
 	}
+}
+
+void idler_stop(struct idler *i)
+{
+	close_fd(&i->in);
+	close_fd(&i->out);
+	host_end(i->pid);
 	reap_adopted();
+}
+
+pid_t host_start(struct bench *b, const char *const *argv, char *const *envp, const int *fds,
+		 int nr)
+{
+	int high[MAX_START_FDS], i;
+	pid_t pid = -1;
+	sigset_t none;
+
+	/* Above all those that they become in the child. */
+	for (i = 0; i < nr; i++)
+		high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, MAX_START_FDS);
+	for (i = 0; i < nr && high[i] >= 0; i++)
+		;
+	if (i == nr)
+		pid = vfork();
+	if (!pid) {
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		setpgid(0, 0);
+		for (i = 0; i < nr; i++)
+			dup2(high[i], i);
+		execve(argv[0], (char *const *)argv, envp);
+		_exit(127);
+	}
+	if (pid < 0)
+		bench_fail(b, "can't start %s: %s", argv[0], strerror(errno));
+	for (i = 0; i < nr; i++)
+		close_fd(&high[i]);
+	return pid;
 }
 
 static long file_kib(const char *path, const char *key)

@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const programs[] = {"micro", "true", "idle", "timed"};
+static const char *const programs[] = {"micro", "true", "idle", "timed", "hello", "pages"};
 
 static void make_dir(const char *path, mode_t mode)
 {
