@@ -547,7 +547,8 @@ static void part_stopped(void)
 				_exit(7);
 		}
 	}
-	nap(100);
+	while (!*count)
+		nap(10);
 	kill(child, SIGSTOP);
 	MUST(waitpid(child, &st, WUNTRACED) == child && WIFSTOPPED(st));
 	zombie = fork();
@@ -562,7 +563,8 @@ static void part_stopped(void)
 	MUST(waitpid(child, &st, WNOHANG | WUNTRACED) == 0);
 	kill(child, SIGCONT);
 	MUST(waitpid(child, &st, WCONTINUED) == child && WIFCONTINUED(st));
-	nap(100);
+	for (int i = 0; i < 500 && *count == seen; i++)
+		nap(20);
 	MUST(*count > seen);
 	count[1] = 1;
 	MUST(waitpid(child, &st, 0) == child && WIFEXITED(st) && WEXITSTATUS(st) == 7);

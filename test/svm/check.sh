@@ -23,7 +23,12 @@ mkdir -p "$SCRATCH/d/conform"
 for p in "${programs[@]}"; do cp "$BUILD/test/conform/$p" "$SCRATCH/d/conform/"; done
 strip "$SCRATCH"/d/conform/* 2>/dev/null
 # What makes system calls by number, for the exits that each of them costs.
-mkdir "$SCRATCH/d/bench"
+mkdir "$SCRATCH/d/bench" "$SCRATCH/d/snapshot"
+if "${CC:-gcc}" -std=gnu11 -O2 -D_GNU_SOURCE -static -pthread -o "$SCRATCH/d/snapshot/live" "$ROOT/test/snapshot/live.c"; then
+	strip "$SCRATCH/d/snapshot/live"
+else
+	fail "build live"
+fi
 if "${MAKE:-make}" -C "$ROOT" -s BUILD="$BUILD" "$BUILD/bench-guest/micro" >"$SCRATCH/make" 2>&1; then
 	cp "$BUILD/bench-guest/micro" "$SCRATCH/d/bench/"
 else
@@ -38,7 +43,7 @@ else
 	fail "build test/function" "$(tail -n 3 "$SCRATCH/make")"
 fi
 cp "$busybox_tar" "$image"
-tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform bench
+tar -C "$SCRATCH/d" --owner=0 --group=0 -rf "$image" conform bench snapshot
 cp "$KVMSBOX" "$SCRATCH/kvmsbox"
 # The platform's own tests, too, where they are built.
 unit=()
@@ -79,6 +84,21 @@ echo "status $?"
 echo "=== unit"
 [ ! -f kvm_platform ] || timeout 300 ./kvm_platform -q 8 2>&1
 echo "status $?"
+export KVMSBOX_STATE=/tmp/state
+echo "=== snapshot"
+./kvmsbox run -d --name one --platform=kvm --cache /tmp/cache conform.tar -- /snapshot/live 45
+until ./kvmsbox logs one | grep -q started || [ $((tries += 1)) -gt 120 ]; do sleep 0.5; done
+sleep 3
+./kvmsbox snapshot one /tmp/one && ./kvmsbox restore -d --name two /tmp/one
+./kvmsbox snapshot two /tmp/two
+for s in one two; do ./kvmsbox wait $s; done
+./kvmsbox restore -d --name three /tmp/two
+./kvmsbox wait three
+for s in one two three; do
+	echo "=== snapshot $s"
+	./kvmsbox logs $s 2>&1
+	./kvmsbox rm -f $s
+done
 for p in "$@"; do
 	echo "=== conform $p"
 	timeout 300 $k --platform=kvm -e CONFORM_SECONDS=120 conform.tar -- /conform/$p 2>/tmp/err </dev/null
@@ -110,6 +130,12 @@ section function >"$SCRATCH/got"
 n=$(grep -c '^ok ' "$SCRATCH/got")
 passed=$((passed + n))
 if grep -q '^status 0$' "$SCRATCH/got"; then pass "functions: $n checks"; else fail "functions" "$(tail -n 8 "$SCRATCH/got")"; fi
+# Saved in the middle, and the copy saved again: all come to the same end.
+for s in one two three; do
+	section "snapshot $s" >"$SCRATCH/got"
+	expect "snapshot: $s" "16 end 0" "$(grep -c '^ok ' "$SCRATCH/got") $(grep '^end' "$SCRATCH/got")"
+done
+expect "snapshot: what is wiped" "no yes yes" "$(for s in one two three; do section "snapshot $s" | sed -n 's/^value wiped //p'; done | paste -sd' ')"
 section unit >"$SCRATCH/got"
 passed=$((passed + $(grep -c '^ok ' "$SCRATCH/got")))
 if grep -q '^status 0$' "$SCRATCH/got"; then pass "unit test of the platform"; else fail "unit test of the platform" "$(tail -n 4 "$SCRATCH/got")"; fi
