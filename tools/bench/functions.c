@@ -48,7 +48,9 @@ static const char python_http[] =
 	"    do_POST = do_GET\n"
 	"HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()\n";
 
-/* A server that is asked on @port of 127.0.0.1; @in: it ends when that is closed; -1: by SIGTERM. */
+/*
+ * A server that is asked on @port of 127.0.0.1; @in: it ends when that is closed; -1: by SIGTERM.
+ */
 struct server {
 	pid_t pid;
 	int in;

@@ -100,7 +100,7 @@ static ssize_t run(const struct request *r, char *out, size_t size)
 	ssize_t n = 0;
 	pid_t pid;
 
-	for (i = 0; program[i] && i < MAX_WORDS; i++)
+	for (i = 0; i < MAX_WORDS && program[i]; i++)
 		argv[i] = program[i];
 	argv[i] = NULL;
 	for (i = 0; id && argv[i]; i++) {
