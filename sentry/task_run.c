@@ -214,7 +214,7 @@ static bool park(struct task *t)
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
-	bool discarded = false;
+	bool discarded = false, last_exit = false;
 	struct timespec ts;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
@@ -229,10 +229,13 @@ static void run_task(struct task *t)
 		else if (signal_deliver(t))
 			run_once(t);
 		else if (task_last_exit && task_last_exit(t))
-			discarded = true;
+			discarded = last_exit = true;
 		else
 			break;
 	}
+	/* As park has it: another host thread may be the next to run it. */
+	if (last_exit && k->platform->type->ctx_leave)
+		k->platform->type->ctx_leave(t->ctx);
 	if (!discarded) {
 		task_exit(t);
 		kernel_thread_ended(k);
