@@ -119,7 +119,7 @@ long sys_ppoll(struct task *t, const uint64_t *a)
 		ret = user_timespec(t, a[2], &ts);
 		if (ret)
 			return ret;
-		deadline_after(&until, &ts);
+		task_deadline(t, &until, &ts);
 	}
 	if (a[3]) {
 		ret = user_sigset(t, a[3], a[4], &mask);
@@ -243,7 +243,7 @@ long sys_select(struct task *t, const uint64_t *a)
 			return -EINVAL;
 		ts.tv_sec = tv.tv_sec + tv.tv_usec / 1000000;
 		ts.tv_nsec = tv.tv_usec % 1000000 * 1000;
-		deadline_after(&until, &ts);
+		task_deadline(t, &until, &ts);
 	}
 	ret = select_user(t, a, a[4] ? &until : NULL, a[4] && is_zero(&ts));
 	if (!a[4])
@@ -271,7 +271,7 @@ long sys_pselect6(struct task *t, const uint64_t *a)
 		ret = user_timespec(t, a[4], &ts);
 		if (ret)
 			return ret;
-		deadline_after(&until, &ts);
+		task_deadline(t, &until, &ts);
 	}
 	if (sig.set) {
 		ret = user_sigset(t, sig.set, sig.size, &mask);

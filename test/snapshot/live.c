@@ -332,7 +332,7 @@ static void part_timers(void)
 	struct itimerval iv = {.it_interval.tv_usec = 100000, .it_value.tv_usec = 100000};
 	int fd = timerfd_create(CLOCK_MONOTONIC, 0), before;
 	uint64_t n = 0, got;
-	double began = now(), due;
+	double began = now(), due = 0;
 
 	signal(SIGALRM, on_alarm);
 	MUST(fd >= 0 && !timerfd_settime(fd, 0, &it, NULL) && !setitimer(ITIMER_REAL, &iv, NULL));
@@ -343,10 +343,16 @@ static void part_timers(void)
 		n += r == 8 ? got : 0;
 		MUST((double)n <= (now() - began) / 0.05 + 1);
 	}
-	due = (now() - began) / 0.05;
-	while (read(fd, &got, 8) != 8)
-		MUST(errno == EINTR);
-	MUST((double)(n + got) > due - 1);
+	/* The timer may be late when the machine is busy, but it loses nothing. */
+	for (int i = 0; i < 100; i++) {
+		while (read(fd, &got, 8) != 8)
+			MUST(errno == EINTR);
+		n += got;
+		due = (now() - began) / 0.05;
+		if ((double)n > due - 1.5)
+			break;
+	}
+	MUST((double)n > due - 1.5 && (double)n <= due + 1);
 	before = alarms;
 	MUST(before >= 3);
 	pause();
