@@ -251,9 +251,9 @@ int sandbox_restore(struct bench *b, const struct column *col, int image, struct
 int sandbox_become(struct bench *b, struct sandbox *s, int image);
 /* Waits for FN_READY. */
 int sandbox_ready(struct bench *b, struct sandbox *s, struct fn_msg *ready);
-/* A request, up to FN_READY; what is answered has to be @want. */
-int sandbox_request(struct bench *b, struct sandbox *s, const char *body, const char *want,
-		    struct fn_msg *ready);
+/* A request, and its end, up to FN_READY; what is answered has to be @want. */
+int sandbox_invoke(struct bench *b, struct sandbox *s, const char *body);
+int sandbox_answer(struct bench *b, struct sandbox *s, const char *want, struct fn_msg *ready);
 /* The descriptor of its snapshot, or -1. */
 int sandbox_image(struct bench *b, struct sandbox *s);
 /* Closes the channel; sandbox_end() then waits for the process. */

@@ -202,20 +202,25 @@ int sandbox_ready(struct bench *b, struct sandbox *s, struct fn_msg *ready)
 	return 0;
 }
 
-int sandbox_request(struct bench *b, struct sandbox *s, const char *body, const char *want,
-		    struct fn_msg *ready)
+int sandbox_invoke(struct bench *b, struct sandbox *s, const char *body)
 {
 	struct fn_msg m = {.type = FN_INVOKE, .flags = FN_END_OF_DATA};
 	struct iovec iov[2] = {{&m, sizeof(m)}, {(void *)(uintptr_t)body, strlen(body)}};
 	static uint64_t serial;
-	char out[512] = "";
 
 	m.len = (uint32_t)strlen(body);
 	m.invoke.id = ++serial;
 	m.invoke.deadline_ns = DEADLINE_NS;
 	memcpy(m.invoke.entropy, &serial, sizeof(serial));
-	if (sent(b, writev(s->channel, iov, 2), sizeof(m) + m.len) ||
-	    receive(b, s, FN_DONE, &m, out, sizeof(out), NULL))
+	return sent(b, writev(s->channel, iov, 2), sizeof(m) + m.len);
+}
+
+int sandbox_answer(struct bench *b, struct sandbox *s, const char *want, struct fn_msg *ready)
+{
+	struct fn_msg m;
+	char out[512] = "";
+
+	if (receive(b, s, FN_DONE, &m, out, sizeof(out), NULL))
 		return -1;
 	if (m.done.status || m.flags || strcmp(out, want))
 		return bench_fail(b, "a request ended with status %d, flags %u and '%.60s'",

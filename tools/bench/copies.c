@@ -10,18 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sentry/fnchan.h"
 
-#define MAX_SAMPLES   4096
-#define WARM_UP	      10
-#define LEAST_COPIES  5
-#define MOST_COPIES   60
-#define COPY_ROOM_KIB 8192 /* a copy has to fit */
+#define MAX_SAMPLES    4096
+#define WARM_UP	       10
+#define LEAST_COPIES   5
+#define MOST_COPIES    60
+#define COPY_ROOM_KIB  16384 /* a copy has to fit, with what the kernel needs for it */
+#define COPIES_LIMIT_S 60
 
 static const char *const pages[] = {"/bench/pages", NULL};
 static const char *const python[] = {"/usr/bin/python3", "-c", python_stdio, NULL};
+static const char python_answer[] = "{\"bytes\": 1, \"rows\": [[1]]}\n";
 
 struct samples {
 	double v[MAX_SAMPLES];
@@ -57,6 +60,11 @@ static int native_pages(struct bench *b, const struct column *col, double *v)
 	return 0;
 }
 
+static int ask_pages(struct bench *b, struct sandbox *s, struct fn_msg *ready)
+{
+	return sandbox_invoke(b, s, "x") ?: sandbox_answer(b, s, "ok\n", ready);
+}
+
 /* The value is the whole cycle from FN_INVOKE to FN_READY; fn-reset is what of it is the reset. */
 int measure_reset(struct bench *b, const struct row *row, const struct column *col, double *v)
 {
@@ -77,11 +85,11 @@ int measure_reset(struct bench *b, const struct row *row, const struct column *c
 	cycle.n = reset.n = 0;
 	err = sandbox_ready(b, &s, &ready);
 	for (k = 0; k < WARM_UP && !err; k++)
-		err = sandbox_request(b, &s, "x", "ok\n", &ready);
+		err = ask_pages(b, &s, &ready);
 	end = clock_ns() + 4 * b->ms * 1000000ull;
 	while (!err && cycle.n < MAX_SAMPLES && (cycle.n < 20 || clock_ns() < end)) {
 		start = clock_ns();
-		err = sandbox_request(b, &s, "x", "ok\n", &ready);
+		err = ask_pages(b, &s, &ready);
 		cycle.v[cycle.n++] = (double)(clock_ns() - start);
 		reset.v[reset.n++] = (double)ready.ready.took_ns;
 	}
@@ -113,11 +121,30 @@ static int template(struct bench *b, const struct column *col, enum image image,
 	return fd;
 }
 
-static bool is_asleep(pid_t pid)
+/*
+ * Does the process wait for a message? That's what its system call says, for those who may look;
+ * for others, that it sleeps has to do.
+ */
+static bool is_waiting(pid_t pid)
 {
+	static const int calls[] = {SYS_recvmsg, SYS_recvfrom, SYS_read, SYS_poll, SYS_ppoll};
 	char path[64], line[512] = "", *p;
+	size_t i;
 	FILE *f;
+	int nr;
 
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	f = fopen(path, "re");
+	if (f && fgets(line, sizeof(line), f)) {
+		fclose(f);
+		for (i = 0; sscanf(line, "%d", &nr) == 1 && i < sizeof(calls) / sizeof(int); i++) {
+			if (nr == calls[i])
+				return true;
+		}
+		return false;
+	}
+	if (f)
+		fclose(f);
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	f = fopen(path, "re");
 	if (f && !fgets(line, sizeof(line), f))
@@ -128,18 +155,18 @@ static bool is_asleep(pid_t pid)
 	return p && p[1] && p[2] == 'S';
 }
 
-/* Until a blank has prepared what it can and waits: asleep in three looks in a row. */
+/* Until a blank has prepared what it can: it waits in three looks in a row. */
 static int wait_blank(struct bench *b, const struct sandbox *s)
 {
 	uint64_t end = clock_ns() + 5000000000ull;
 	int seen = 0;
 
 	while (seen < 3) {
-		if (clock_ns() > end)
+		if (interrupted || clock_ns() > end)
 			return bench_fail(b, "a blank is still busy after 5 s: %s",
 					  function_last_words(b));
 		usleep(3000);
-		seen = is_asleep(s->pid) ? seen + 1 : 0;
+		seen = is_waiting(s->pid) ? seen + 1 : 0;
 	}
 	return 0;
 }
@@ -163,7 +190,7 @@ static int one_copy(struct bench *b, const struct column *col, int image, bool b
 		err = sandbox_ready(b, &s, &ready);
 	*took = (double)(clock_ns() - s.start_ns);
 	if (!err && ask)
-		err = sandbox_request(b, &s, "x", "ok\n", &ready);
+		err = ask_pages(b, &s, &ready);
 	sandbox_end(&s);
 	return err;
 }
@@ -237,38 +264,41 @@ static int native_copies(struct bench *b, const struct column *col, double *v)
 	return 0;
 }
 
-/* Two per processor at a time, as kvmsbox serve has it. *@n: how many there are, ready or not. */
-static int start_copies(struct bench *b, const struct column *col, int image, struct sandbox *all,
-			unsigned int *n)
+/*
+ * Starts copies, two per processor at a time, as kvmsbox serve has it, or (@ask) sends each a
+ * request: warm is what has answered. *@n: how many were begun. Returns SKIP at @end.
+ */
+static int each_copy(struct bench *b, const struct column *col, int image, struct sandbox *all,
+		     unsigned int *n, bool ask, uint64_t end)
 {
-	unsigned int at_once = 2 * (unsigned int)sysconf(_SC_NPROCESSORS_ONLN), ready = 0;
+	unsigned int at_once = 2 * (unsigned int)sysconf(_SC_NPROCESSORS_ONLN), done = 0;
 	struct fn_msg m;
 	int err = 0;
 
-	for (*n = 0; ready < b->copies && !err;) {
-		if (*n < b->copies && *n < ready + at_once) {
-			err = sandbox_restore(b, col, image, &all[*n]);
+	for (*n = 0; done < b->copies && !err;) {
+		if (clock_ns() > end) {
+			bench_fail(b, "%u copies take over %d s here (--copies)", b->copies,
+				   COPIES_LIMIT_S);
+			err = SKIP;
+		} else if (*n < b->copies && *n < done + at_once) {
+			err = ask ? sandbox_invoke(b, &all[*n], "x")
+				  : sandbox_restore(b, col, image, &all[*n]);
 			*n += !err;
+		} else if (ask) {
+			err = sandbox_answer(b, &all[done++], python_answer, &m);
 		} else {
-			err = sandbox_ready(b, &all[ready++], &m);
+			err = sandbox_ready(b, &all[done++], &m);
 		}
 	}
 	return err;
 }
 
-static int weigh_copies(struct bench *b, const struct column *col, struct sandbox *all,
-			unsigned int n, long before, double *v)
+static int weigh_copies(struct bench *b, const struct column *col, unsigned int n, long before,
+			double *v)
 {
-	struct fn_msg ready;
 	int processes = 0;
-	unsigned int i;
 	long kib, after;
 
-	/* Warm is what has answered. */
-	for (i = 0; i < n; i++) {
-		if (sandbox_request(b, &all[i], "x", "{\"bytes\": 1, \"rows\": [[1]]}\n", &ready))
-			return -1;
-	}
 	usleep(200000);
 	kib = descendants_pss(&processes);
 	after = meminfo_kib("MemAvailable:");
@@ -287,8 +317,8 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	long before = meminfo_kib("MemAvailable:");
 	struct sandbox *all;
 	struct rlimit r;
-	unsigned int n = 0, i;
-	uint64_t start;
+	unsigned int n = 0, asked, i;
+	uint64_t start, end;
 	int image, err;
 
 	if (before < (long)b->copies * COPY_ROOM_KIB) {
@@ -310,12 +340,15 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	image = template(b, col, IMAGE_APPS, python);
 	err = image < 0 ? -1 : 0;
 	start = clock_ns();
+	end = start + COPIES_LIMIT_S * 1000000000ull;
 	if (!err)
-		err = start_copies(b, col, image, all, &n);
+		err = each_copy(b, col, image, all, &n, false, end);
 	if (!err) {
 		bench_also(b, "fn-memory-start", col, (double)(clock_ns() - start) / n);
-		err = weigh_copies(b, col, all, n, before, v);
+		err = each_copy(b, col, image, all, &asked, true, end);
 	}
+	if (!err)
+		err = weigh_copies(b, col, n, before, v);
 	for (i = 0; i < n; i++)
 		sandbox_close(&all[i]);
 	for (i = 0; i < n; i++)

@@ -50,6 +50,7 @@ one_line "unknown column" 2 "no column nothing" --columns nothing
 one_line "option without its value" 2 "wants a value" --rounds
 one_line "rounds that are no number" 2 "wants a number" --rounds many
 one_line "rounds of zero" 2 "wants a number" --rounds 0
+one_line "copies that are none" 2 "wants a number" --copies 0
 one_line "an argument too many" 2 "unexpected argument" getppid
 one_line "no kvmsbox" 2 "not installed" --kvmsbox "$dir/none" --columns ptrace
 one_line "no guest programs" 2 "can't read" --guest "$dir/none" --rows getppid --columns native
@@ -108,12 +109,12 @@ class P(html.parser.HTMLParser):
         self.stack.pop()
 p = P()
 p.feed(text)
-assert p.svgs >= 3, p.svgs
+assert p.svgs >= int(sys.argv[2]), p.svgs
 assert not p.stack, p.stack
 assert not re.search(r"(src|href)=|https?://|@import|url\(", text), "loads something"
 assert "nan" not in text.lower() and "inf'" not in text
 EOF
-check "the report is well-formed, has charts, loads nothing" python3 "$dir/page.py" "$dir/a.html"
+check "the report is well-formed, has charts, loads nothing" python3 "$dir/page.py" "$dir/a.html" 3
 
 # JSON to stdout is nothing but JSON.
 run --columns native --rows getppid,clock_gettime --rounds 1 --ms 10 --json - >"$dir/b.json" 2>/dev/null
@@ -168,6 +169,67 @@ printf '#!/bin/sh\necho "never works" >&2\nexit 125\n' >"$dir/broken"
 timeout 100 "$bench" --kvmsbox "$dir/broken" --columns native,ptrace --rounds 1 --ms 10 --rows getppid \
 	>"$dir/out" 2>&1 </dev/null
 check "a column that can't run says why" grep -q "^skipped column ptrace: .*never works" "$dir/out"
+
+# Functions: behind a server, alone, and copied; slow to start is slow to copy and no slower to ask.
+st=0
+run --column "slow=@$dir/slow --platform ptrace" --columns native,ptrace,slow --rounds 1 --ms 10 \
+	--rows 'fn-cgi,fn-hello*,fn-p99,fn-reset*,fn-clone*' --json "$dir/f.json" --html "$dir/f.html" \
+	>"$dir/table" 2>"$dir/err" || st=$?
+check "functions are measured" bash -c "[ $st = 0 ] && [ ! -s '$dir/err' ] || { cat '$dir/err' '$dir/table'; exit 1; }"
+check "every row of theirs has every column" json "$dir/f.json" \
+	'len(r) == 9 and all(set(c) == {"native", "ptrace", "slow"} and all(v.get("n") for v in c.values()) for c in r.values())'
+check "the median isn't above the 99th percentile" json "$dir/f.json" \
+	'all(r["fn-hello-p50"][c]["median"] <= r["fn-hello-p99"][c]["median"] and r["fn-p99"][c]["median"] >= 1 for c in r["fn-p99"])'
+check "a reset is part of its request's cycle" json "$dir/f.json" \
+	'all(r["fn-reset"][c]["median"] < r["fn-reset-run"][c]["median"] for c in ("ptrace", "slow"))'
+check "a copy of a slow start is slow" json "$dir/f.json" 'r["fn-clone"]["slow"]["median"] > 60e6'
+check "a blank that is there already is not" json "$dir/f.json" \
+	'r["fn-clone-blank"]["slow"]["median"] < r["fn-clone"]["slow"]["median"]'
+check "a sandbox per request is slower than a function" json "$dir/f.json" \
+	'all(r["fn-cgi"][c]["median"] < r["fn-hello"][c]["median"] for c in ("ptrace", "slow"))'
+check "targets are in JSON, with a verdict" json "$dir/f.json" \
+	'len(d["targets"]) == 14 and all(t["met"] == (t["median"] <= t["most"]) for t in d["targets"])'
+check "in the table, and the report" bash -c \
+	"grep -Eq '^  (met|missed) +fn-clone-blank on ptrace: .*, want 100% at most' '$dir/table' && grep -q '<td>fn-reset, ptrace</td>' '$dir/f.html'"
+check "which is well-formed, too, and has a chart" python3 "$dir/page.py" "$dir/f.html" 1
+
+# What kvmsbox load writes is believed to the letter, or not at all.
+cat >"$dir/loads" <<EOF
+#!/bin/bash
+if [ "\$1" = load ]; then
+	while [ "\$1" != --json ]; do shift; done
+	cp "$dir/load.json" "\$2"
+	exit
+fi
+exec "$KVMSBOX" "\$@"
+EOF
+chmod +x "$dir/loads"
+# loads NAME JSON STATUS TEXT
+loads() {
+	local st=0
+	echo "$2" >"$dir/load.json"
+	timeout 100 "$bench" --kvmsbox "$dir/loads" --columns ptrace --rounds 1 --ms 10 --rows fn-hello,fn-p99 \
+		--json "$dir/l.json" >"$dir/out" 2>&1 </dev/null || st=$?
+	check "$1" bash -c "[ $st = $3 ] && grep -q -- '$4' '$dir/out' || { echo status $st; cat '$dir/out'; exit 1; }"
+}
+loads "a load's results" '{"requests": 9, "errors": 0, "per_second": 1234.5, "latency_ns": {"p50": 200, "p99": 700}}' \
+	0 fn-hello
+check "are the row's, number by number" json "$dir/l.json" \
+	'r["fn-hello"]["ptrace"]["median"] == 1234.5 and r["fn-p99"]["ptrace"]["median"] == 3.5'
+loads "no JSON" '{"requests": ' 1 "^failed fn-hello on ptrace: what kvmsbox load wrote is no JSON"
+loads "no latencies" '{"requests": 9, "errors": 0, "per_second": 12.5}' 1 "^failed fn-hello on ptrace: .* no rate or latencies"
+loads "percentiles upside down" '{"errors": 0, "per_second": 1, "latency_ns": {"p50": 9, "p99": 8}}' 1 \
+	"no rate or latencies"
+loads "failed requests" \
+	'{"requests": 9, "errors": 2, "per_second": 5, "errors_by_kind": {"status": {"count": 2, "first": "it said 502"}}}' \
+	1 "^failed fn-hello on ptrace: 2 of 9 requests failed: it said 502"
+# A sandbox that dies is a failure with its last words.
+printf '#!/bin/sh\ncase "$*" in *channel*) echo "broken on purpose" >&2; exit 3 ;; esac\nexec "%s" "$@"\n' \
+	"$KVMSBOX" >"$dir/broken"
+timeout 100 "$bench" --kvmsbox "$dir/broken" --columns ptrace --rounds 1 --ms 10 --rows fn-reset,fn-clone \
+	>"$dir/out" 2>&1 </dev/null
+check "a function that can't start says why" \
+	grep -q "^failed fn-clone on ptrace: the sandbox ended: broken on purpose" "$dir/out"
 
 # Interrupted: gone at once, nothing left.
 "$bench" --kvmsbox "$KVMSBOX" --rows start-true --rounds 60 >"$dir/out" 2>&1 </dev/null &
