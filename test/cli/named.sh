@@ -532,7 +532,7 @@ def ask(s, data, fds=()):
     return struct.unpack("4I", r[:16])[1]
 FAILED, STATUS_IS = 65, 68
 s = connect()
-bad = [b"x", msg()[:-1], msg() + b"x", msg() * 3, msg(version=2), msg(kind=0), msg(kind=5), msg(kind=64),
+bad = [b"x", msg()[:-1], msg() + b"x", msg() * 3, msg(version=2), msg(kind=0), msg(kind=6), msg(kind=64),
        msg(flags=1), msg(length=1), msg(kind=2, body=struct.pack("i", 0)), msg(kind=2, body=struct.pack("i", 65)),
        msg(kind=2, body=struct.pack("i", 15)), msg(kind=3), msg(kind=1, body=struct.pack("I", 100)), b"y" * 60000]
 for b in bad:
@@ -555,7 +555,7 @@ assert ask(s, enter(2000), [m]) == FAILED
 assert ask(s, enter(1 << 30), [m]) == FAILED
 assert ask(s, enter(1000), [memfd(b"x" * 1000, False)]) == FAILED
 for i in range(300):
-    b = bytearray(msg(kind=random.randrange(6)))
+    b = bytearray(msg(kind=random.randrange(7)))
     for _ in range(random.randrange(4)):
         b[random.randrange(16, 64)] = random.randrange(256)
     ask(s, bytes(b))
