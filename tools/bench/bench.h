@@ -200,6 +200,8 @@ pid_t host_start(struct bench *b, const char *const *argv, char *const *envp, co
 		 int nr);
 /* Waits ten seconds for its end, then kills it and its group. */
 void host_end(pid_t pid);
+/* Takes the orphans that have been left to this program and have ended. */
+void host_reap(void);
 /* Runs a command of the host, output to @out (may be NULL). Its exit status, 128+signal, or -1. */
 int host_run(const char *const *argv, char *out, size_t size);
 uint64_t clock_ns(void);

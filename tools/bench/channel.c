@@ -111,9 +111,11 @@ int sandbox_restore(struct bench *b, const struct column *col, int image, struct
 	const char *v[MAX_ARGS] = {col->path, "restore", "--channel", CHANNEL_FD};
 	int n = 4;
 
-	/* A blank doesn't know yet what it will be; its platform is the image's. */
+	/* A blank has its platform up before it knows what it will be: it has to be told which. */
 	if (image < 0) {
 		v[n++] = "--blank";
+		v[n++] = col->words[0];
+		v[n++] = col->words[1];
 	} else {
 		v[n++] = "--image-fd";
 		v[n++] = IMAGE_FD;

@@ -331,7 +331,7 @@ static int run_load(struct bench *b, const struct server *s, const struct load *
 static int first_answers(struct bench *b, const struct server *s, const char *expect,
 			 struct load_result *r)
 {
-	struct load l = {.expect = expect, .connections = INSTANCES, .requests = 4};
+	struct load l = {.expect = expect, .connections = INSTANCES, .requests = 4 * INSTANCES};
 
 	return run_load(b, s, &l, r);
 }
@@ -413,7 +413,7 @@ int measure_python(struct bench *b, const struct row *row, const struct column *
 {
 	const char *script = strcmp(row->arg, "http") ? python_stdio : python_http;
 	const char *const argv[] = {"/usr/bin/python3", "-c", script, NULL};
-	struct load l = {.expect = "\"bytes\": 1", .connections = 1, .ms = 8 * b->ms};
+	struct load l = {.expect = "\"bytes\": 1", .connections = 1, .requests = 10 + b->ms / 2};
 	struct load_result r;
 	struct server s;
 	int err;

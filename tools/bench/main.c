@@ -170,6 +170,7 @@ static void measure_cell(struct bench *b, int row, int col)
 		bench_fail(b, "%s", b->apps_why);
 	} else {
 		err = r->measure(b, r, &b->columns[col], &cell->v[b->round]);
+		host_reap();
 	}
 	if (!err || interrupted)
 		return;

@@ -137,8 +137,7 @@ static bool drain(int fd, char *buf, size_t size, size_t *used)
 	}
 }
 
-/* Orphans that this program has been given. */
-static void reap_adopted(void)
+void host_reap(void)
 {
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
@@ -184,7 +183,7 @@ int launch_run(struct bench *b, const struct launch *l, struct outcome *o)
 	close_fd(&c.out);
 	close_fd(&c.err);
 	close_fd(&c.pidfd);
-	reap_adopted();
+	host_reap();
 	if (interrupted)
 		return bench_fail(b, "interrupted");
 	if (late)
@@ -275,7 +274,7 @@ void idler_stop(struct idler *i)
 	close_fd(&i->in);
 	close_fd(&i->out);
 	host_end(i->pid);
-	reap_adopted();
+	host_reap();
 }
 
 pid_t host_start(struct bench *b, const char *const *argv, char *const *envp, const int *fds,
