@@ -6,6 +6,7 @@
 #include "tools/bench/bench.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #define MOST_COPIES    60
 #define COPY_ROOM_KIB  16384 /* a copy has to fit, with what the kernel needs for it */
 #define COPIES_LIMIT_S 60
+#define COPIES_ASKED   50 /* of them, for what a request adds */
 
 static const char *const pages[] = {"/bench/pages", NULL};
 static const char *const python[] = {"/usr/bin/python3", "-c", python_stdio, NULL};
@@ -265,22 +267,22 @@ static int native_copies(struct bench *b, const struct column *col, double *v)
 }
 
 /*
- * Starts copies, two per processor at a time, as kvmsbox serve has it, or (@ask) sends each a
- * request: warm is what has answered. *@n: how many were begun. Returns SKIP at @end.
+ * Starts @count copies, two per processor at a time, as kvmsbox serve has it, or (@ask) sends each
+ * a request. *@n: how many were begun. Returns SKIP at @end.
  */
 static int each_copy(struct bench *b, const struct column *col, int image, struct sandbox *all,
-		     unsigned int *n, bool ask, uint64_t end)
+		     unsigned int count, unsigned int *n, bool ask, uint64_t end)
 {
 	unsigned int at_once = 2 * (unsigned int)sysconf(_SC_NPROCESSORS_ONLN), done = 0;
 	struct fn_msg m;
 	int err = 0;
 
-	for (*n = 0; done < b->copies && !err;) {
+	for (*n = 0; done < count && !err;) {
 		if (clock_ns() > end) {
 			bench_fail(b, "%u copies take over %d s here (--copies)", b->copies,
 				   COPIES_LIMIT_S);
 			err = SKIP;
-		} else if (*n < b->copies && *n < done + at_once) {
+		} else if (*n < count && *n < done + at_once) {
 			err = ask ? sandbox_invoke(b, &all[*n], "x")
 				  : sandbox_restore(b, col, image, &all[*n]);
 			*n += !err;
@@ -293,33 +295,31 @@ static int each_copy(struct bench *b, const struct column *col, int image, struc
 	return err;
 }
 
-static int weigh_copies(struct bench *b, const struct column *col, unsigned int n, long before,
-			double *v)
+static int weigh(struct bench *b, unsigned int n, double *kib)
 {
 	int processes = 0;
-	long kib, after;
 
 	usleep(200000);
-	kib = descendants_pss(&processes);
-	after = meminfo_kib("MemAvailable:");
-	if (kib < 0 || processes < (int)n)
+	*kib = (double)descendants_pss(&processes);
+	if (*kib < 0 || processes < (int)n)
 		return bench_fail(b, "weighed %d processes of %u", processes, n);
-	*v = (double)kib;
-	/* Someone else may have given memory back meanwhile: then it says nothing. */
-	if (after < before)
-		bench_also(b, "fn-memory-host", col, (double)(before - after));
 	return 0;
 }
 
-/* The proportional set size of all processes of --copies copies of a Python function together. */
+/*
+ * The proportional set size of all processes of --copies copies of a Python function together,
+ * ready; then what a request adds to each of some.
+ */
 int measure_copies(struct bench *b, const struct row *row, const struct column *col, double *v)
 {
 	long before = meminfo_kib("MemAvailable:");
 	struct sandbox *all;
 	struct rlimit r;
-	unsigned int n = 0, asked, i;
-	uint64_t start, end;
+	unsigned int n = 0, asked, some, i;
+	uint64_t start, end, took;
+	double used = NAN;
 	int image, err;
+	long after;
 
 	if (before < (long)b->copies * COPY_ROOM_KIB) {
 		bench_fail(b, "needs %u MiB of free memory", b->copies * (COPY_ROOM_KIB >> 10));
@@ -342,13 +342,23 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	start = clock_ns();
 	end = start + COPIES_LIMIT_S * 1000000000ull;
 	if (!err)
-		err = each_copy(b, col, image, all, &n, false, end);
-	if (!err) {
-		bench_also(b, "fn-memory-start", col, (double)(clock_ns() - start) / n);
-		err = each_copy(b, col, image, all, &asked, true, end);
-	}
+		err = each_copy(b, col, image, all, b->copies, &n, false, end);
+	took = clock_ns() - start;
 	if (!err)
-		err = weigh_copies(b, col, n, before, v);
+		err = weigh(b, n, v);
+	after = meminfo_kib("MemAvailable:");
+	some = n < COPIES_ASKED ? n : COPIES_ASKED;
+	if (!err)
+		err = each_copy(b, col, image, all, some, &asked, true, end);
+	if (!err)
+		err = weigh(b, n, &used);
+	if (!err) {
+		bench_also(b, "fn-memory-start", col, (double)took / n);
+		bench_also(b, "fn-memory-used", col, (used - *v) / some);
+		/* Someone else may have given memory back meanwhile: then it says nothing. */
+		if (after < before)
+			bench_also(b, "fn-memory-host", col, (double)(before - after));
+	}
 	for (i = 0; i < n; i++)
 		sandbox_close(&all[i]);
 	for (i = 0; i < n; i++)

@@ -427,6 +427,8 @@ const struct row rows[] = {
 	 NULL, "--copies warm Python functions, all together; natively: forked workers"},
 	{"fn-memory-host", "functions", UNIT_KIB, ROW_FUNCTION | ROW_APPS | ROW_ONCE, NULL,
 	 "fn-memory", "of the same: what the host has less"},
+	{"fn-memory-used", "functions", UNIT_KIB, ROW_FUNCTION | ROW_APPS | ROW_ONCE, NULL,
+	 "fn-memory", "of the same: what a request adds to a copy, of 50 of them"},
 	{"fn-memory-start", "functions", UNIT_NS, ROW_FUNCTION | ROW_APPS | ROW_ONCE, NULL,
 	 "fn-memory", "of the same: time from one copy to the next"},
 	{"exits-getppid", "exits", UNIT_COUNT, ROW_KVMSBOX | ROW_HEAVY, measure_exits,
