@@ -151,6 +151,15 @@ static int setup_cpuid(int kvm)
 	if (e)
 		e->ecx &= ~(1U << 21 | 1U << 24); /* x2APIC, TSC deadline: there is no APIC */
 	/*
+	 * Only what XCR0 will have. With AMX's tile data among them KVM refuses the table (EPERM) until
+	 * the process has asked for a guest's permission; applications can't ask for tiles here.
+	 */
+	e = cpuid_find(0xd, 0);
+	if (e) {
+		e->eax &= (uint32_t)arch_xcr0();
+		e->edx &= (uint32_t)(arch_xcr0() >> 32);
+	}
+	/*
 	 * By what applications run with on the host, not by the list: kvm-pvm leaves XSAVE and
 	 * FSGSBASE out of it, supports them, and shows them to user code.
 	 */
@@ -226,7 +235,8 @@ int kvm_vm_add_range(struct physmem_listener *l, gpa_t gpa, size_t len)
 	else
 		kvm_vm.requests[kvm_vm.nr_requests++] = (struct slot_request){gpa, len, host};
 	mutex_unlock(&kvm_vm.slots_lock);
-	if (err)
+	/* Why the VM could not be made has been said. */
+	if (err && !kvm_vm.error)
 		log_error("KVM takes no memory slot for %#lx+%#lx: %s", gpa, len, strerror(-err));
 	return err;
 }
