@@ -151,8 +151,8 @@ static int setup_cpuid(int kvm)
 	if (e)
 		e->ecx &= ~(1U << 21 | 1U << 24); /* x2APIC, TSC deadline: there is no APIC */
 	/*
-	 * Only what XCR0 will have. With AMX's tile data among them KVM refuses the table (EPERM) until
-	 * the process has asked for a guest's permission; applications can't ask for tiles here.
+	 * Only what XCR0 will have. With AMX's tile data among them KVM refuses the table (EPERM)
+	 * until the process has asked for a guest's permission; applications can't ask for tiles.
 	 */
 	e = cpuid_find(0xd, 0);
 	if (e) {
