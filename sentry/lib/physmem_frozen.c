@@ -329,16 +329,29 @@ int physmem_restore_prepare(bool share)
 		       : 0;
 }
 
-/* Memory that is the source's until it is written to. */
+/*
+ * Memory that is the source's until it is written to. What was never used isn't the source's at all:
+ * a hole in a memory file that somebody writes to through a private mapping is filled first, for
+ * all who have the file.
+ */
 static int map_shared(const struct phys_source *s)
 {
 	uint32_t extent = (uint32_t)(physmem->next >> PAGE_SHIFT);
+	gpa_t end = physmem->next;
+	int err;
 
 	beneath.map = hcalloc(extent / 64 + 1, 8);
 	if (!beneath.map)
 		return -ENOMEM;
 	beneath.extent = extent;
-	return s->map(s, (void *)VIEW_BASE, 0, TABLES_BASE);
+	err = s->map(s, (void *)VIEW_BASE, 0, end);
+	if (err)
+		return err;
+	return mmap((void *)(VIEW_BASE + end), TABLES_BASE - end, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		    0) == MAP_FAILED
+		       ? -errno
+		       : 0;
 }
 
 int physmem_restore(const struct phys_source *s, const void *view, gpa_t tables_end,
