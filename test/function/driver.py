@@ -143,6 +143,9 @@ def test_stdio():
     s = start("echo")
     check("ready says what it is", s.ready["version"] == 1 and s.ready["kind"] == 1 and
           s.ready["pid"] == s.proc.pid, s.ready)
+    # A number that is closed twice is, in between, something else's.
+    own = [os.readlink(f"/proc/{p}/fd/{i}") for i in range(3) for p in (os.getpid(), s.proc.pid)]
+    check("the process's own standard streams are left alone", own[::2] == own[1::2], own)
     check("a body comes back", s.request(b"hello") == (0, 0, b"hello"))
     check("an empty one", s.request(b"") == (0, 0, b""))
     big = os.urandom(3 << 20)

@@ -269,6 +269,10 @@ def main():
     finally:
         if s.proc.poll() is None:
             s.proc.kill()
+    if counts["not ok"]:
+        with open(work + "/serve.log", errors="replace") as log:
+            for line in log.readlines()[-40:]:
+                print("#", line.rstrip()[:300])
     print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped")
     return counts["not ok"] != 0
 

@@ -106,11 +106,12 @@ static void dump_dtb(const char *path, const void *blob, size_t size, struct boo
 		fail(result, "exec: --dump-dtb: %s: %s", path, strerror(errno));
 }
 
-/* Descriptors 0–2 under numbers of their own, -1 where closed. */
+/* Descriptors 0–2 under numbers of their own, -1 where closed. A function has none of them. */
 static void take_stdio(struct config *c)
 {
 	for (int i = 0; i < 3; i++)
-		c->stdio[i] = stdio_was_closed[i] ? -1 : fcntl(i, F_DUPFD_CLOEXEC, 10);
+		c->stdio[i] =
+			c->fn_kind || stdio_was_closed[i] ? -1 : fcntl(i, F_DUPFD_CLOEXEC, 10);
 }
 
 void sandbox_boot(struct options *o, struct boot_result *result)
@@ -123,8 +124,7 @@ void sandbox_boot(struct options *o, struct boot_result *result)
 	memset(result, 0, sizeof(*result));
 	if (o->strace_stderr)
 		o->config.strace_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
-	if (!o->config.fn_kind)
-		take_stdio(&o->config);
+	take_stdio(&o->config);
 	err = sandbox_config_write(&o->config, &blob, &size);
 	if (err) {
 		fail(result, "%s: arguments and environment don't fit a device tree: %s", verb,
