@@ -239,6 +239,7 @@ signal_entered enter_usr1_handler USR1 "usr1 7" 'trap "echo usr1; exit 7" USR1; 
 # What becomes of a command whose kvmsbox is killed.
 orphan() {
 	local p
+	: >"$SCRATCH/o"
 	"$KVMSBOX" enter box sh -c "$1" >"$SCRATCH/o" 2>&1 </dev/null &
 	p=$!
 	until_true 10 grep -q ready "$SCRATCH/o"
@@ -246,7 +247,7 @@ orphan() {
 	wait $p 2>/dev/null
 }
 if wants enter_hangup; then
-	orphan 'echo ready; trap "echo hup >/tmp/hup; exit" HUP; while :; do sleep 0.1; done'
+	orphan 'trap "echo hup >/tmp/hup; exit" HUP; echo ready; while :; do sleep 0.1; done'
 	until_true 5 k enter box test -s /tmp/hup
 	expect enter_hangup hup "$(k enter box cat /tmp/hup)"
 	orphan 'sleep 777 & echo ready; wait'

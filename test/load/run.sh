@@ -407,7 +407,7 @@ if wants load_interrupt; then
 	holds load_interrupt 0 "j['interrupted'] and j['cut_off'] == 3 and j['good'] in (3, 6) and 0.5 < j['seconds'] < 2"
 	expect_match load_interrupt_summary 'interrupted; 3 requests' "$(cat "$SCRATCH/stdout")"
 	[ $((SECONDS - start)) -lt 10 ] && pass load_interrupt_is_soon || fail load_interrupt_is_soon "$((SECONDS - start)) s"
-	timeout --preserve-status -s TERM 1 "$KVMSBOX" load -R 100 -d 60 -c 1 --json "$SCRATCH/json" "$url/slow/400" \
+	timeout --preserve-status -s TERM 2 "$KVMSBOX" load -R 100 -d 60 -c 1 --json "$SCRATCH/json" "$url/slow/400" \
 		>"$SCRATCH/stdout" 2>"$SCRATCH/stderr" </dev/null
 	st=$?
 	holds load_interrupt_rate 1 "j['interrupted'] and j['requests'] >= 60 and kinds['unsent'] > 50 and l['max'] > 5e8"
