@@ -8,7 +8,8 @@
 #
 # A group is a command that ends with "N passed, N failed, N skipped"; one that doesn't counts as a
 # failure more. Output goes to BUILD/check/GROUP.log, what failed or was skipped to stdout. At the end
-# comes a table, and as the last line the sum. The exit status is 0 only if nothing failed.
+# come a table, what failed once more, and as the last line the sum. The exit status is 0 only if
+# nothing failed.
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT" || exit 2
 length=${1:-short}
@@ -19,7 +20,8 @@ esac
 only=" $* "
 logs=$BUILD/check
 mkdir -p "$logs"
-table=$SCRATCH/table
+table=$SCRATCH/table failures=$SCRATCH/failures
+: >"$failures"
 MAKE=${MAKE:-make}
 jobs=-j$(getconf _NPROCESSORS_ONLN)
 export BUILD KVMSBOX
@@ -53,6 +55,7 @@ group() {
 		echo "not ok $name: $why"
 		tail -n 5 "$log" | sed 's/^/    /'
 	fi
+	grep -aE '^ *not ok ' -A 3 "$log" | grep -avE '^(--|ok|FAIL) ?' | head -n 40 | cut -c1-200 | sed "s/^/$name: /" >>"$failures"
 	echo "$p passed, $f failed, $s skipped ($name)"
 	note "$name" "$p" "$f" "$s" $((SECONDS - start)) "$why"
 }
@@ -154,5 +157,7 @@ group svm 3600 test/svm/check.sh
 echo
 printf '%-16s %6s %6s %6s %6s\n' group passed failed skipped time
 cat "$table"
+# Once more, where nobody has to look for it.
+[ ! -s "$failures" ] || { echo; head -n 100 "$failures"; }
 echo
 finish
