@@ -55,7 +55,7 @@ group() {
 		echo "not ok $name: $why"
 		tail -n 5 "$log" | sed 's/^/    /'
 	fi
-	grep -aE '^ *not ok ' -A 3 "$log" | grep -avE '^(--|ok|FAIL) ?' | head -n 40 | cut -c1-200 | sed "s/^/$name: /" >>"$failures"
+	grep -aE '^ *not ok ' -A 3 "$log" | grep -avE '^(--|ok|FAIL) ?|passed, ' | head -n 40 | cut -c1-200 | sed "s/^/$name: /" >>"$failures"
 	echo "$p passed, $f failed, $s skipped ($name)"
 	note "$name" "$p" "$f" "$s" $((SECONDS - start)) "$why"
 }
