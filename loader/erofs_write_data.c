@@ -22,6 +22,7 @@
 #include <xxhash.h>
 
 #include "loader/erofs_write_internal.h"
+#include "sentry/lib/hostio.h"
 
 #define MAX_CHUNKS  (1U << 20) /* of one file: larger ones get larger chunks */
 #define COMPARE_RUN 16U	       /* blocks */
@@ -29,27 +30,10 @@
 
 /* ---- blocks of the output ---- */
 
-static int write_all(int fd, const uint8_t *buf, size_t len, uint64_t pos)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, buf, len, (off_t)pos);
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		buf += n;
-		pos += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 int store_flush(struct block_store *s)
 {
 	size_t len = (size_t)(s->next - s->buf_start) << EROFS_BLKSZBITS;
-	int err = write_all(s->fd, s->buf, len, (uint64_t)s->buf_start << EROFS_BLKSZBITS);
+	int err = pwrite_all(s->fd, s->buf, len, (uint64_t)s->buf_start << EROFS_BLKSZBITS);
 
 	if (!err)
 		s->buf_start = s->next;
@@ -112,7 +96,7 @@ int store_read(struct block_store *s, uint32_t block, uint8_t *buf, uint32_t n)
 int store_write(struct block_store *s, uint32_t block, const uint8_t *buf)
 {
 	if (block < s->buf_start)
-		return write_all(s->fd, buf, EROFS_BLKSIZ, (uint64_t)block << EROFS_BLKSZBITS);
+		return pwrite_all(s->fd, buf, EROFS_BLKSIZ, (uint64_t)block << EROFS_BLKSZBITS);
 	memcpy(s->buf + ((size_t)(block - s->buf_start) << EROFS_BLKSZBITS), buf, EROFS_BLKSIZ);
 	return 0;
 }
@@ -127,7 +111,7 @@ void store_truncate(struct block_store *s, uint32_t next)
 int store_set_first(struct block_store *s, const uint8_t *block)
 {
 	s->hashes[0] = XXH3_64bits(block, EROFS_BLKSIZ);
-	return write_all(s->fd, block, EROFS_BLKSIZ, 0);
+	return pwrite_all(s->fd, block, EROFS_BLKSIZ, 0);
 }
 
 /* 1 if the @n blocks from @a and @b on are the same, 0 if not, -errno. */

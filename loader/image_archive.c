@@ -18,6 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sentry/lib/hostio.h"
+
 #define NAME_BYTES_MAX	(64U << 20) /* of all members' names */
 #define MAX_LINKS	8
 #define MAX_INDEX_DEPTH 4
@@ -172,17 +174,9 @@ static int spool_member(struct contents *c, struct archive *a, struct input *in,
 		err = build_charge_bytes(b, len);
 		if (err)
 			return err;
-		while (len) {
-			ssize_t n = pwrite(c->spool, buf, len, (off_t)(base + (uint64_t)pos));
-
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n < 0)
-				return build_write_failed(b, -errno, "");
-			buf += n;
-			pos += n;
-			len -= (size_t)n;
-		}
+		err = pwrite_all(c->spool, buf, len, base + (uint64_t)pos);
+		if (err)
+			return build_write_failed(b, err, "");
 	}
 	c->spool_size += size;
 	/* A hole at the end must be there to be read. */

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sentry/lib/hostio.h"
 #include "vfs/erofs.h"
 #include "vfs/erofs_fs.h"
 
@@ -39,24 +40,6 @@ struct footer {
 	uint64_t check; /* XXH3-64 of the footer before it */
 };
 _Static_assert(sizeof(struct footer) == 96, "footer is 96 bytes");
-
-static int write_at(int fd, const void *data, size_t len, uint64_t pos)
-{
-	const char *p = data;
-
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		pos += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
 
 /* All @len bytes: 0, -EUCLEAN if the file ends before, -errno. */
 static int read_at(int fd, void *data, size_t len, uint64_t pos)
@@ -101,11 +84,11 @@ int entry_seal(int fd, uint64_t size, const uint64_t *hashes, const char *descri
 
 	XXH128_canonicalFromHash((XXH128_canonical_t *)f.input_hash, input_hash);
 	f.check = footer_check(&f);
-	err = write_at(fd, hashes, hashes_size, size);
+	err = pwrite_all(fd, hashes, hashes_size, size);
 	if (!err)
-		err = write_at(fd, description, description_size, size + hashes_size);
+		err = pwrite_all(fd, description, description_size, size + hashes_size);
 	if (!err)
-		err = write_at(fd, &f, sizeof(f), end - sizeof(f));
+		err = pwrite_all(fd, &f, sizeof(f), end - sizeof(f));
 	/* Blocks that were given up again may lie behind. */
 	if (!err && ftruncate(fd, (off_t)end))
 		err = -errno;

@@ -19,6 +19,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
+#include "sentry/lib/hostio.h"
 #include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
 #include "sentry/mm/frozen.h"
@@ -106,24 +107,6 @@ static bool page_is_zero(const void *page)
 	return !p[0] && !memcmp(p, p + 1, PAGE_SIZE - 8);
 }
 
-static int write_all(int fd, const void *buf, size_t n, uint64_t offset)
-{
-	const uint8_t *p = buf;
-
-	while (n) {
-		ssize_t done = pwrite(fd, p, n, (off_t)offset);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done ? -errno : -EIO;
-		p += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
-}
-
 /*
  * Static variables as bytes, whatever lies between them: with the sanitizers, that is what nobody
  * may touch.
@@ -146,7 +129,7 @@ static int store_statics(int fd)
 		if (!copy)
 			return -ENOMEM;
 		snapshot_copy_statics(copy, pieces[i].start, pieces[i].size);
-		err = write_all(fd, copy, pieces[i].size, offset);
+		err = pwrite_all(fd, copy, pieces[i].size, offset);
 		offset += pieces[i].size;
 		kfree(copy);
 	}
@@ -168,7 +151,7 @@ static int store_region(int fd, const struct phys_region *r)
 			;
 		if (snap.stored)
 			snapshot_mark_stored(at, end - at);
-		err = write_all(fd, (void *)at, end - at, IMAGE_KERNEL + (at - ARENA_BASE));
+		err = pwrite_all(fd, (void *)at, end - at, IMAGE_KERNEL + (at - ARENA_BASE));
 		at = end;
 	}
 	return err;
@@ -189,7 +172,7 @@ int snapshot_store_kernel(int fd)
 		err = store_statics(fd);
 	physmem_tables(&from, &to);
 	if (!err)
-		err = write_all(fd, phys_ptr(from), to - from, IMAGE_TABLES);
+		err = pwrite_all(fd, phys_ptr(from), to - from, IMAGE_TABLES);
 	return err;
 }
 
@@ -511,7 +494,7 @@ int snapshot_store_meta(int fd, const struct frozen *f)
 	if (!err)
 		err = snapshot_meta_build(fdt, IMAGE_META_SIZE, f, &snap.root);
 	if (!err)
-		err = write_all(fd, fdt, IMAGE_META_SIZE, 0);
+		err = pwrite_all(fd, fdt, IMAGE_META_SIZE, 0);
 	kfree(fdt);
 	return err;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "sentry/lib/hostio.h"
 #include "sentry/lib/log.h"
 #include "sentry/lib/physmem_internal.h"
 
@@ -183,22 +184,6 @@ static void forget(void)
 	fz.extent = 0;
 }
 
-static int write_all(int fd, const uint8_t *p, size_t n, uint64_t offset)
-{
-	while (n) {
-		ssize_t done = pwrite(fd, p, n, (off_t)offset);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done ? -errno : -EIO;
-		p += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
-}
-
 /*
  * Writes the frames among @n from @frame that are used, not zero and not among @omit; those are
  * marked in @stored. Either may be NULL.
@@ -220,8 +205,8 @@ static int store(int fd, uint64_t offset, uint32_t frame, uint32_t n, const unsi
 			run++;
 		}
 		if (run)
-			err = write_all(fd, frame_ptr(frame + i), run * PAGE_SIZE,
-					offset + ((uint64_t)(frame + i) << PAGE_SHIFT));
+			err = pwrite_all(fd, frame_ptr(frame + i), run * PAGE_SIZE,
+					 offset + ((uint64_t)(frame + i) << PAGE_SHIFT));
 		else
 			run = 1;
 	}

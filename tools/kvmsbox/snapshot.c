@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "sentry/control_msg.h"
+#include "sentry/lib/hostio.h"
 #include "sentry/snapshot_file.h"
 #include "sentry/snapshot_image.h"
 #include "tools/kvmsbox/kvmsbox.h"
@@ -129,24 +130,6 @@ static int build(struct job *j)
 
 /* ---- the file ---- */
 
-static int write_all(int fd, const void *buf, size_t n, uint64_t at)
-{
-	const uint8_t *p = buf;
-
-	while (n) {
-		ssize_t done = pwrite(fd, p, n, (off_t)at);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done ? -errno : -EIO;
-		p += done;
-		n -= (size_t)done;
-		at += (uint64_t)done;
-	}
-	return 0;
-}
-
 /* The data: pages that are neighbours in the image go in one piece. */
 static int write_data(const struct job *j)
 {
@@ -158,8 +141,8 @@ static int write_data(const struct job *j)
 		for (run = 1; i + run < b->nr_pages && b->pages[i + run] == b->pages[i] + run;
 		     run++)
 			;
-		err = write_all(j->out, j->view + (uint64_t)b->pages[i] * PAGE_SIZE,
-				run * PAGE_SIZE, j->data + i * PAGE_SIZE);
+		err = pwrite_all(j->out, j->view + (uint64_t)b->pages[i] * PAGE_SIZE,
+				 run * PAGE_SIZE, j->data + i * PAGE_SIZE);
 	}
 	return err;
 }
@@ -228,7 +211,7 @@ static int write_file(struct job *j)
 
 	if (status)
 		return status;
-	err = write_all(j->out, j->tree, j->tree_size, 0);
+	err = pwrite_all(j->out, j->tree, j->tree_size, 0);
 	if (!err)
 		err = write_data(j);
 	/* Also if there is no data at all. */
