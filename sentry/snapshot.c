@@ -20,6 +20,7 @@
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
 #include "sentry/lib/hostio.h"
+#include "sentry/lib/page.h"
 #include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
 #include "sentry/mm/frozen.h"
@@ -98,13 +99,6 @@ static const uint8_t *kernel_view(uintptr_t addr)
 static size_t kernel_page(uintptr_t addr)
 {
 	return (addr - ARENA_BASE) / PAGE_SIZE;
-}
-
-static bool page_is_zero(const void *page)
-{
-	const uint64_t *p = page;
-
-	return !p[0] && !memcmp(p, p + 1, PAGE_SIZE - 8);
 }
 
 /*

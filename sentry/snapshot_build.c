@@ -6,6 +6,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "sentry/lib/page.h"
 #include "sentry/snapshot_file.h"
 #include "sentry/snapshot_image.h"
 
@@ -14,11 +15,6 @@
 static const uint8_t *image_page(const struct snapshot_build *b, uint32_t page)
 {
 	return b->image + (uint64_t)page * PAGE_SIZE;
-}
-
-static bool is_zero(const uint8_t *page)
-{
-	return !page[0] && !memcmp(page, page + 1, PAGE_SIZE - 1);
 }
 
 /* ---- equal pages ---- */
@@ -125,7 +121,7 @@ int snapshot_build_page(struct snapshot_build *b, uint32_t page)
 	uint64_t hash;
 	long place;
 
-	if (is_zero(p))
+	if (page_is_zero(p))
 		return 0;
 	hash = XXH3_64bits(p, PAGE_SIZE);
 	place = find_equal(b, hash, p);

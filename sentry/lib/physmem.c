@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
+#include "sentry/lib/page.h"
 #include "sentry/lib/physmem_internal.h"
 #include "sentry/lib/world.h"
 
@@ -559,13 +560,6 @@ void frame_put_range(gpa_t gpa, size_t n)
 		release_run(gpa + start * PAGE_SIZE, i - start);
 }
 
-static bool is_zero(gpa_t gpa)
-{
-	const uint8_t *p = phys_ptr(gpa);
-
-	return !p[0] && !memcmp(p, p + 1, PAGE_SIZE - 1);
-}
-
 void frames_resident(gpa_t gpa, size_t n, unsigned char *vec)
 {
 	struct physmem *pm = physmem;
@@ -583,7 +577,7 @@ void frames_resident(gpa_t gpa, size_t n, unsigned char *vec)
 		vec[i] &= 1;
 		if (!vec[i] || !(kept[frame / 64] & bit))
 			continue;
-		if (is_zero(gpa + i * PAGE_SIZE))
+		if (page_is_zero(phys_ptr(gpa + i * PAGE_SIZE)))
 			vec[i] = 0;
 		else
 			kept[frame / 64] &= ~bit;

@@ -10,6 +10,7 @@
 
 #include "sentry/lib/hostio.h"
 #include "sentry/lib/log.h"
+#include "sentry/lib/page.h"
 #include "sentry/lib/physmem_internal.h"
 
 #define MAX_HOT	   4096 /* frames: setting more back costs more than their faults would */
@@ -75,13 +76,6 @@ static void *frame_ptr(uint32_t frame)
 static const void *frame_image(uint32_t frame)
 {
 	return fz.view + ((uint64_t)frame << PAGE_SHIFT);
-}
-
-static bool page_is_zero(const void *page)
-{
-	const uint64_t *p = page;
-
-	return !p[0] && !p[511] && !memcmp(p, p + 1, PAGE_SIZE - 8);
 }
 
 static bool list_add_frame(struct frame_list *l, uint32_t frame)

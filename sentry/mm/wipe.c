@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sentry/lib/page.h"
 #include "sentry/mm/frozen.h"
 #include "sentry/mm/internal.h"
 
@@ -17,13 +18,6 @@ void mm_wipe(struct mm *mm)
 		if (v->flags & VMA_WIPEONFORK)
 			pages_unmap(mm, v->start, v->end);
 	}
-}
-
-static bool is_zero(gpa_t gpa)
-{
-	const uint64_t *p = phys_ptr(gpa);
-
-	return !p[0] && !memcmp(p, p + 1, PAGE_SIZE - 8);
 }
 
 /* A frame of @mm's own instead of one that others have as well. */
@@ -54,7 +48,8 @@ int mm_for_wiped(struct mm *mm, void (*fn)(void *arg, gpa_t gpa), void *arg)
 			continue;
 		for (; !err && (pte = pt_next(&mm->pt, &va, v->end)); va += PAGE_SIZE) {
 			value = pte_read(pte);
-			if (!PTE_USED(value) || value & PTE_FILE || is_zero(value & PTE_ADDR))
+			if (!PTE_USED(value) || value & PTE_FILE ||
+			    page_is_zero(phys_ptr(value & PTE_ADDR)))
 				continue;
 			if (frame_refs(value & PTE_ADDR) > 1)
 				err = make_own(mm, va, pte, &value);
