@@ -14,19 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sentry/lib/clock.h"
+
 /* ---- progress ---- */
 
 #define SHOW_AFTER_NS 1000000000ULL
 #define SHOW_EACH_NS  100000000ULL
 #define BAR_WIDTH     30U
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
-}
 
 void progress_init(struct progress *p, const char *name, uint64_t total, bool quiet)
 {
@@ -35,7 +29,7 @@ void progress_init(struct progress *p, const char *name, uint64_t total, bool qu
 	memset(p, 0, sizeof(*p));
 	p->name = slash ? slash + 1 : name;
 	p->total = total;
-	p->start_ns = now_ns();
+	p->start_ns = monotonic_ns();
 	p->enabled = !quiet && isatty(STDERR_FILENO);
 }
 
@@ -48,7 +42,7 @@ void progress_add(struct progress *p, uint64_t n)
 	p->done += n;
 	if (!p->enabled)
 		return;
-	now = now_ns();
+	now = monotonic_ns();
 	if (now - p->start_ns < SHOW_AFTER_NS || now - p->shown_ns < SHOW_EACH_NS)
 		return;
 	p->shown_ns = now;

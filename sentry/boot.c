@@ -19,7 +19,6 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "loader/vdso.h"
@@ -30,6 +29,7 @@
 #include "sentry/function.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/arena.h"
+#include "sentry/lib/clock.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
 #include "sentry/launch.h"
@@ -54,7 +54,7 @@ struct boot {
 	struct vfs_ctx ctx; /* the sentry as caller */
 	struct launched init;
 	gpa_t image;
-	struct timespec start;
+	uint64_t start; /* monotonic_ns */
 };
 
 static int fail(struct boot *b, int status, const char *fmt, ...)
@@ -69,20 +69,6 @@ static int fail(struct boot *b, int status, const char *fmt, ...)
 	va_end(ap);
 	b->result->status = status;
 	return -1;
-}
-
-static uint64_t to_ns(const struct timespec *ts)
-{
-	return (uint64_t)ts->tv_sec * 1000000000 + (uint64_t)ts->tv_nsec;
-}
-
-static uint64_t since(const struct timespec *start)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)((now.tv_sec - start->tv_sec) * 1000000000 +
-			  (now.tv_nsec - start->tv_nsec));
 }
 
 static int read_config(struct boot *b, int fd)
@@ -406,7 +392,7 @@ static int open_to_others(struct boot *b)
 }
 
 /* Everything has been started: until it has ended. */
-static void until_end(struct boot *b, const struct timespec *started)
+static void until_end(struct boot *b, uint64_t started)
 {
 	int err = open_to_others(b), wait_status = forward_until_end();
 
@@ -414,7 +400,7 @@ static void until_end(struct boot *b, const struct timespec *started)
 	if (err)
 		return;
 	b->result->status = exit_status_of(wait_status);
-	b->result->run_ns = since(started);
+	b->result->run_ns = monotonic_ns() - started;
 	if (forward_timed_out())
 		b->result->status = EXIT_TIMEOUT;
 }
@@ -431,7 +417,7 @@ static void run(struct boot *b)
 					     .control = b->config.control_fd > 0,
 					     .function = b->config.fn_kind};
 	struct platform *platform = b->kernel->platform;
-	struct timespec started;
+	uint64_t started;
 	char why[256];
 	int err;
 
@@ -452,18 +438,18 @@ static void run(struct boot *b)
 		return;
 	}
 	if (b->config.fn_kind) {
-		b->result->status = function_serve(b->init.tg, to_ns(&b->start));
+		b->result->status = function_serve(b->init.tg, b->start);
 		return;
 	}
 	forward_prepare(&fa);
-	b->result->boot_ns = since(&b->start);
-	clock_gettime(CLOCK_MONOTONIC, &started);
+	b->result->boot_ns = monotonic_ns() - b->start;
+	started = monotonic_ns();
 	err = kernel_start_process(b->kernel, b->init.tg);
 	if (err) {
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
-	until_end(b, &started);
+	until_end(b, started);
 }
 
 /* A configuration's log level. */
@@ -480,7 +466,7 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 	struct boot b = {.result = result};
 
 	memset(result, 0, sizeof(*result));
-	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	b.start = monotonic_ns();
 	if (read_config(&b, dtb_fd))
 		return;
 	if (!set_log_level(&b))
@@ -517,7 +503,7 @@ void sentry_restore(int image_fd, int channel, const char *platform, unsigned in
 	int err;
 
 	memset(result, 0, sizeof(*result));
-	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	b.start = monotonic_ns();
 	forward_block_signals();
 	if (snapshot_restore(image_fd, platform, &b.kernel, why, sizeof(why))) {
 		fail(&b, EXIT_KVMSBOX, "%s", why);
@@ -534,8 +520,8 @@ void sentry_restore(int image_fd, int channel, const char *platform, unsigned in
 		fail(&b, EXIT_KVMSBOX, "can't set the sandbox up: %s", strerror(-err));
 		return;
 	}
-	result->boot_ns = since(&b.start);
-	result->status = function_restored(b.kernel, channel, to_ns(&b.start));
+	result->boot_ns = monotonic_ns() - b.start;
+	result->status = function_restored(b.kernel, channel, b.start);
 }
 
 /* What the restored sandbox was made from, with what is this process's. */
@@ -559,11 +545,11 @@ void sentry_restore_file(const struct restore_args *args, struct boot_result *re
 	const struct lockdown_needs needs = {.control = args->control_fd > 0};
 	struct boot b = {.result = result};
 	struct forward_args fa = {.timeout_ms = args->timeout_ms};
-	struct timespec started;
+	uint64_t started;
 	char why[512] = "";
 
 	memset(result, 0, sizeof(*result));
-	clock_gettime(CLOCK_MONOTONIC, &b.start);
+	b.start = monotonic_ns();
 	forward_block_signals();
 	if (snapshot_restore_file(args->file, args->platform, args->stdio, &b.kernel, why,
 				  sizeof(why))) {
@@ -580,13 +566,13 @@ void sentry_restore_file(const struct restore_args *args, struct boot_result *re
 	fa.kernel = b.kernel;
 	fa.init = b.kernel->init;
 	forward_prepare(&fa);
-	result->boot_ns = since(&b.start);
-	clock_gettime(CLOCK_MONOTONIC, &started);
+	result->boot_ns = monotonic_ns() - b.start;
+	started = monotonic_ns();
 	if (snapshot_start(b.kernel)) {
 		fail(&b, EXIT_KVMSBOX, "can't make a host thread for each of its threads");
 		return;
 	}
-	until_end(&b, &started);
+	until_end(&b, started);
 }
 
 void sentry_print_stats(int fd, const struct boot_result *result)

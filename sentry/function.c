@@ -11,12 +11,12 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sentry/boot.h"
 #include "sentry/forward.h"
 #include "sentry/function_internal.h"
+#include "sentry/lib/clock.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
 #include "sentry/lib/physmem.h"
@@ -29,7 +29,6 @@
 #define FLUSH_MS   5 /* how often output is looked for during a request */
 #define FLUSH_SIZE 32768
 #define TRAININGS  2 /* requests whose faults are learned from */
-#define NSEC	   1000000000ULL
 
 enum phase { BOOTING, READY, SERVING };
 
@@ -66,14 +65,6 @@ static struct {
 	struct file *in, *out, *err;
 	struct waiter output;
 } fnk;
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NSEC + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- the channel ---- */
 
@@ -297,7 +288,7 @@ static bool begin(void)
 
 	fn.phase = SERVING;
 	fn.id = m->invoke.id;
-	fn.began = now_ns();
+	fn.began = monotonic_ns();
 	fn.deadline = m->invoke.deadline_ns ? fn.began + m->invoke.deadline_ns : 0;
 	fn.max_output = m->invoke.max_output;
 	fn.keep = m->flags & FN_KEEP;
@@ -333,7 +324,7 @@ static void come_near(void)
 static bool go_back(void)
 {
 	struct snapshot_rewound r;
-	uint64_t start = now_ns();
+	uint64_t start = monotonic_ns();
 
 	if (snapshot_rewind(fn.kernel, &r)) {
 		log_error("function: the sandbox can't be set back");
@@ -350,7 +341,7 @@ static bool go_back(void)
 			return false;
 	}
 	fn.phase = READY;
-	return send_ready(now_ns() - start, &r);
+	return send_ready(monotonic_ns() - start, &r);
 }
 
 /* What the sentry has seen of the request goes. */
@@ -366,7 +357,7 @@ static bool finish_streams(struct fn_msg *m)
 	if (atomic_load(&task_out_of_memory))
 		m->flags |= FN_OUT_OF_MEM;
 	m->done.status = atomic_load(&fn.ended) ? exit_status() : 0;
-	m->done.ran_ns = now_ns() - fn.began;
+	m->done.ran_ns = monotonic_ns() - fn.began;
 	fn.requests++;
 	if (!function_send(m, NULL, 0))
 		return false;
@@ -415,7 +406,7 @@ static bool finish(uint32_t flags)
 	if (atomic_load(&task_out_of_memory))
 		m.flags |= FN_OUT_OF_MEM;
 	m.done.status = exit_status();
-	m.done.ran_ns = now_ns() - fn.began;
+	m.done.ran_ns = monotonic_ns() - fn.began;
 	fn.requests++;
 	if (!send_msg(&m, fn.out_wire.data, (size_t)n))
 		return false;
@@ -486,7 +477,7 @@ static bool freeze(void)
 		return false;
 	}
 	fn.phase = READY;
-	return send_ready(now_ns() - fn.since, NULL);
+	return send_ready(monotonic_ns() - fn.since, NULL);
 }
 
 /* ---- the loop ---- */
@@ -501,7 +492,7 @@ static int wait_ms(void)
 		return -1;
 	if (!fn.deadline)
 		return FLUSH_MS;
-	left = fn.deadline - MIN(now_ns(), fn.deadline);
+	left = fn.deadline - MIN(monotonic_ns(), fn.deadline);
 	return (int)MIN(left / 1000000 + 1, (uint64_t)FLUSH_MS);
 }
 
@@ -541,7 +532,7 @@ static bool look(bool *asleep)
 		return !fn.running || !atomic_load(&fn.ended);
 	if (atomic_load(&fn.ended))
 		return finish(0);
-	if (fn.deadline && now_ns() >= fn.deadline)
+	if (fn.deadline && monotonic_ns() >= fn.deadline)
 		return finish(FN_TIMED_OUT);
 	(void)!forward_watch_memory(fn.kernel);
 	if (fnk.kind != FN_STDIO)
@@ -639,7 +630,7 @@ int function_restored(struct kernel *k, int channel, uint64_t since)
 		return EXIT_KVMSBOX;
 	fn.phase = READY;
 	task_last_exit = last_exit;
-	if (send_ready(now_ns() - since, NULL))
+	if (send_ready(monotonic_ns() - since, NULL))
 		serve();
 	return 0;
 }

@@ -29,6 +29,7 @@
 
 #include "sentry/fastcall.h"
 #include "sentry/kernel.h"
+#include "sentry/lib/clock.h"
 #include "sentry/mm/sites.h"
 #include "sentry/syscalls.h"
 #include "sentry/task.h"
@@ -85,14 +86,6 @@ static _Thread_local struct task *working_for;
 static _Thread_local bool handed_over;
 
 static bool start_thread(void);
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 static void futex_wake(_Atomic uint32_t *word)
 {
@@ -272,7 +265,7 @@ bool poller_takes(int nr)
 
 bool poller_may_come(void)
 {
-	return atomic_load(&poll.wanted) || now_ns() >= atomic_load(&poll.not_before);
+	return atomic_load(&poll.wanted) || monotonic_ns() >= atomic_load(&poll.not_before);
 }
 
 static bool fd_ready(struct task *t, uint64_t fd, uint32_t events)
@@ -425,7 +418,7 @@ void poller_note_bell(struct task *t, bool given_up)
 
 	if (!poller_enabled || t->fast.slot < 0)
 		return;
-	now = now_ns();
+	now = monotonic_ns();
 	if (atomic_load(&poll.wanted)) {
 		/* It is there, but doesn't get to run, or is busy: waiting for it is a loss. */
 		if (given_up && count_event(&poll.given_up, now, GIVEN_UP_NS) == GIVEN_UP) {
@@ -580,7 +573,7 @@ static void go_elsewhere(void)
 /* Until there is nothing to do, or others want the CPU. */
 static void poll_for_a_while(void)
 {
-	uint64_t start = now_ns(), begin = start, last = start, mark = start, now = start;
+	uint64_t start = monotonic_ns(), begin = start, last = start, mark = start, now = start;
 	uint64_t vain = 0;
 	uint64_t served = atomic_load(&poller_served);
 	long preempted = preemptions();
@@ -597,7 +590,7 @@ static void poll_for_a_while(void)
 		}
 		if (++quiet % LOOKS)
 			continue;
-		now = now_ns();
+		now = monotonic_ns();
 		if (quiet == LOOKS)
 			last = mark = now;
 		vain += now - mark;

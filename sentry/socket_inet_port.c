@@ -12,20 +12,12 @@
  */
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "sentry/lib/arena.h"
+#include "sentry/lib/clock.h"
 #include "sentry/lib/err.h"
 #include "sentry/socket_inet_int.h"
 #include "vfs/vfs.h"
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 struct inet_ports *inet_ports_alloc(bool lo_up)
 {
@@ -43,7 +35,7 @@ struct inet_ports *inet_ports_alloc(bool lo_up)
 	atomic_store(&p->lo_up, lo_up);
 	if (getrandom(&p->random, sizeof(p->random), GRND_NONBLOCK) != sizeof(p->random) ||
 	    !p->random)
-		p->random = now_ns() | 1;
+		p->random = monotonic_ns() | 1;
 	return p;
 }
 
@@ -90,7 +82,7 @@ static uint32_t next_random(struct inet_ports *p)
 
 static void expire(struct inet_ports *p)
 {
-	uint64_t now = now_ns();
+	uint64_t now = monotonic_ns();
 
 	while (!list_empty(&p->time_wait)) {
 		struct inet_bind *b = list_first_entry(&p->time_wait, struct inet_bind, tw_node);
@@ -312,7 +304,7 @@ void inet_port_time_wait(struct inet_sock *is)
 	if (is->hashed && fresh) {
 		b->reuse = is->sk.reuseaddr;
 		b->reuseport = is->sk.reuseport;
-		b->expires = now_ns() + INET_TW_SECONDS * 1000000000ULL;
+		b->expires = monotonic_ns() + INET_TW_SECONDS * 1000000000ULL;
 		b->owner = NULL;
 		is->hashed = false;
 		list_add_tail(&b->tw_node, &p->time_wait);

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sentry/lib/clock.h"
 #include "sentry/lib/log.h"
 
 #define WAIT_SLICE_NS 5000000
@@ -43,18 +44,10 @@ static bool take_idle(struct vcpu *v, struct kvm_context *ctx)
 	return atomic_compare_exchange_strong(&v->owner, &idle, idle | VCPU_BUSY);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 static void give(struct vcpu *v, struct kvm_context *ctx)
 {
 	if (atomic_load(&to_kvm(ctx->base.platform)->nr_waiters))
-		atomic_store(&v->since, now_ns());
+		atomic_store(&v->since, monotonic_ns());
 	atomic_store(&v->owner, (uintptr_t)ctx | VCPU_BUSY);
 	atomic_store(&ctx->vcpu, v->index);
 }
@@ -150,7 +143,7 @@ static int find_locked(struct kvm_platform *p, struct vcpu **out)
 static void hurry_locked(struct kvm_platform *p)
 {
 	unsigned int n = atomic_load(&kvm_vm.nr_vcpus);
-	uint64_t now = now_ns();
+	uint64_t now = monotonic_ns();
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct vcpu *v = &kvm_vm.vcpus[p->hand++ % n];
@@ -298,7 +291,7 @@ void pool_settle(struct kvm_platform *p, struct vcpu *v, pid_t self)
 	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 	(void)!ioctl(v->fd, KVM_RUN, 0);
 	__atomic_store_n(&v->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	atomic_store(&v->since, now_ns());
+	atomic_store(&v->since, monotonic_ns());
 }
 
 void pool_unbind(struct kvm_context *ctx)

@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
+#include "sentry/lib/clock.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem.h"
 
@@ -158,14 +158,6 @@ void stub_ctx_kick(struct context *base)
 		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
 	atomic_fetch_sub(&ctx->kickers, 1);
 	errno = saved;
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 void stub_clock_start(struct stub_context *ctx)

@@ -19,13 +19,13 @@ void conn_close(struct conn *c)
 void conn_idle(struct engine *e, struct conn *c)
 {
 	if (list_empty(&e->idle))
-		e->idle_since = now_ns();
+		e->idle_since = monotonic_ns();
 	list_move_tail(&c->place, &e->idle);
 }
 
 static void conn_rest(struct engine *e, struct conn *c)
 {
-	c->rested = now_ns() + REST_NS;
+	c->rested = monotonic_ns() + REST_NS;
 	list_move_tail(&c->place, &e->resting);
 }
 

@@ -58,7 +58,7 @@ void count_begun(struct engine *e, uint64_t due)
 void count_end(struct engine *e, uint64_t due, enum load_error error, const char *why)
 {
 	struct load_results *r = e->r;
-	uint64_t now = now_ns();
+	uint64_t now = monotonic_ns();
 
 	if (!measured(e, due)) {
 		r->warm_up++;
@@ -79,7 +79,7 @@ static void dispatch(struct engine *e)
 	uint64_t now, due;
 
 	while (!list_empty(&e->idle)) {
-		now = now_ns();
+		now = monotonic_ns();
 		due = next_due(e, now);
 		if (due > now)
 			break;
@@ -92,7 +92,7 @@ static void dispatch(struct engine *e)
 /* Ends what has waited too long, sent or not. */
 static void expire(struct engine *e)
 {
-	uint64_t now = now_ns(), timeout = e->o->http.timeout_ns, due;
+	uint64_t now = monotonic_ns(), timeout = e->o->http.timeout_ns, due;
 	struct conn *c;
 
 	while (!list_empty(&e->busy)) {
@@ -154,7 +154,7 @@ static uint64_t next_wake(const struct engine *e, uint64_t now)
 /* Waits for up to @max events until @wake. Signals come in only here. */
 static int wait_events(struct engine *e, struct epoll_event *events, int max, uint64_t wake)
 {
-	uint64_t now = now_ns(), left = wake > now ? wake - now : 0;
+	uint64_t now = monotonic_ns(), left = wake > now ? wake - now : 0;
 	struct timespec ts = {(time_t)(left / NSEC_PER_SEC), (long)(left % NSEC_PER_SEC)};
 	int n = epoll_pwait2(e->epoll, events, max, &ts, &e->signals);
 
@@ -175,10 +175,10 @@ static int try_connection(struct engine *e, struct conn *c, uint64_t end)
 	int err = conn_open(e, c);
 
 	while (!interrupted && (err == -EAGAIN || err == -EBUSY)) {
-		if (now_ns() >= end)
+		if (monotonic_ns() >= end)
 			return -ETIMEDOUT;
 		if (err == -EBUSY) {
-			wait_events(e, &event, 1, now_ns() + REST_NS);
+			wait_events(e, &event, 1, monotonic_ns() + REST_NS);
 			err = conn_open(e, c);
 		} else if (wait_events(e, &event, 1, end) == 1) {
 			err = conn_advance(e, c);
@@ -190,7 +190,7 @@ static int try_connection(struct engine *e, struct conn *c, uint64_t end)
 /* Tries the server's addresses in turn. Returns 0, or the exit status after a complaint. */
 static int first_connection(struct engine *e)
 {
-	uint64_t end = now_ns() + e->o->http.timeout_ns;
+	uint64_t end = monotonic_ns() + e->o->http.timeout_ns;
 	struct conn *c = &e->conns[0];
 	char why[NET_WHY_MAX];
 	bool tls;
@@ -228,7 +228,7 @@ static void loop(struct engine *e)
 	uint64_t end, now;
 	int n;
 
-	e->start = now_ns();
+	e->start = monotonic_ns();
 	e->measured_from = e->start + o->warm_up_ns;
 	e->last_done = e->measured_from;
 	e->stop = o->duration_ns ? e->measured_from + o->duration_ns : NEVER;
@@ -236,7 +236,7 @@ static void loop(struct engine *e)
 	for (;;) {
 		dispatch(e);
 		expire(e);
-		now = now_ns();
+		now = monotonic_ns();
 		show_progress(e, now);
 		if (interrupted || (!e->in_flight && next_due(e, now) == NEVER))
 			break;
@@ -244,7 +244,7 @@ static void loop(struct engine *e)
 		for (int i = 0; i < n; i++)
 			conn_event(e, events[i].data.ptr, events[i].events);
 	}
-	now = now_ns();
+	now = monotonic_ns();
 	end = e->last_done;
 	if (interrupted)
 		end = MAX(now, e->measured_from);
@@ -259,7 +259,7 @@ static void loop(struct engine *e)
 /* What was due and not sent, or sent and not answered, when it was interrupted. */
 static void count_rest(struct engine *e)
 {
-	uint64_t now = now_ns(), due;
+	uint64_t now = monotonic_ns(), due;
 	struct conn *c;
 
 	list_for_each_entry (c, &e->busy, busy)
@@ -411,7 +411,7 @@ int load_run(const struct load_options *o, struct load_results *r)
 	if (!err) {
 		cpu = cpu_seconds();
 		loop(&e);
-		r->cpu = (cpu_seconds() - cpu) * 1e9 / (double)(now_ns() - e.start);
+		r->cpu = (cpu_seconds() - cpu) * 1e9 / (double)(monotonic_ns() - e.start);
 		count_rest(&e);
 		load_progress_end();
 	}

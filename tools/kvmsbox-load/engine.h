@@ -19,8 +19,8 @@
 #define KVMSBOX_LOAD_ENGINE_H
 
 #include <signal.h>
-#include <time.h>
 
+#include "sentry/lib/clock.h"
 #include "sentry/lib/list.h"
 #include "tools/kvmsbox-load/load.h"
 
@@ -66,14 +66,6 @@ struct engine {
 	char *buffer;
 	sigset_t signals; /* while it waits */
 };
-
-static inline uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-}
 
 static inline bool measured(const struct engine *e, uint64_t due)
 {

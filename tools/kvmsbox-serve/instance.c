@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sentry/lib/clock.h"
 #include "sentry/lib/err.h"
 #include "tools/kvmsbox-serve/channel.h"
 #include "tools/kvmsbox-serve/pool.h"
@@ -717,7 +718,7 @@ void instance_invoke(struct instance *i, struct request *r, const void *data, si
 		     uint32_t flags)
 {
 	struct fn_msg m = {.type = FN_INVOKE, .flags = flags};
-	uint64_t now = loop_clock();
+	uint64_t now = monotonic_ns();
 
 	m.invoke.id = r->number;
 	m.invoke.deadline_ns = r->deadline > now ? r->deadline - now : 1;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sentry/lib/clock.h"
 #include "tools/kvmsbox-serve/client.h"
 #include "tools/kvmsbox-serve/instance.h"
 #include "tools/kvmsbox-serve/lambda_event.h"
@@ -109,7 +110,7 @@ static void deliver(struct runtime_conn *c, struct request *r)
 	struct buf event = {0};
 	char fields[1024], trace[256];
 	struct timespec ts;
-	uint64_t now = loop_clock(), left = r->deadline > now ? r->deadline - now : 0;
+	uint64_t now = monotonic_ns(), left = r->deadline > now ? r->deadline - now : 0;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	trace_id(r, trace, sizeof(trace));

@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <time.h>
+
+#include "sentry/lib/clock.h"
 
 #define BATCH 64
 
@@ -19,14 +20,6 @@ static struct {
 	struct list_head works;
 } loop;
 
-uint64_t loop_clock(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * SEC + (uint64_t)ts.tv_nsec;
-}
-
 uint64_t loop_now(void)
 {
 	return loop.now;
@@ -35,7 +28,7 @@ uint64_t loop_now(void)
 int loop_init(void)
 {
 	list_init(&loop.works);
-	loop.now = loop_clock();
+	loop.now = monotonic_ns();
 	loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	return loop.epoll_fd < 0 ? -errno : 0;
 }
@@ -196,11 +189,11 @@ void loop_stop(void)
 
 void loop_run(void)
 {
-	loop.now = loop_clock();
+	loop.now = monotonic_ns();
 	run_works();
 	while (!loop.stop) {
 		loop.nevents = epoll_wait(loop.epoll_fd, loop.events, BATCH, next_timeout());
-		loop.now = loop_clock();
+		loop.now = monotonic_ns();
 		for (loop.current = 0; loop.current < loop.nevents;) {
 			struct epoll_event *e = &loop.events[loop.current++];
 			struct watch *w = e->data.ptr;

@@ -34,9 +34,8 @@ int loop_init(void) __must_check;
 /* Until loop_stop(). */
 void loop_run(void);
 void loop_stop(void);
-/* Monotonic nanoseconds, read once per wake-up; loop_clock() reads the clock. */
+/* Monotonic nanoseconds, read once per wake-up; monotonic_ns() reads the clock. */
 uint64_t loop_now(void);
-uint64_t loop_clock(void);
 
 /* @w->ready is set. Errors and hang-ups are always reported. */
 int watch_add(struct watch *w, int fd, uint32_t events) __must_check;
