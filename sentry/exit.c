@@ -207,13 +207,11 @@ static void reparent_children_locked(struct thread_group *tg, struct list_head *
 static void kill_pid_ns_locked(struct pid_ns *ns, struct thread_group *init)
 {
 	siginfo_t info = {.si_signo = SIGKILL, .si_code = SI_KERNEL};
-	uint64_t nr = 1, value;
+	struct pid *pid;
 
 	ns->dead = true;
 	ns->init = NULL;
-	for (; radix_next(&ns->numbers, &nr, &value); nr++) {
-		struct pid *pid = (struct pid *)(uintptr_t)value;
-
+	for (uint64_t nr = 1; (pid = pid_next_locked(ns, &nr)); nr++) {
 		if (pid->tg && pid->tg != init && !pid->tg->is_zombie)
 			(void)!signal_send_group_tasklist(pid->tg, &info);
 	}

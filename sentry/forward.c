@@ -74,11 +74,11 @@ static void forward(const siginfo_t *host)
 static void shed_memory(struct kernel *k)
 {
 	struct thread_group *worst = NULL;
-	uint64_t nr = 1, value, most = 0;
+	struct pid *pid;
+	uint64_t most = 0;
 
 	mutex_lock(&k->tasklist);
-	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
-		struct pid *pid = (struct pid *)(uintptr_t)value;
+	for (uint64_t nr = 1; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
 		struct mm *mm;
 		uint64_t pages;
 

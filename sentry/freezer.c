@@ -66,11 +66,11 @@ bool freezer_park(struct task *t)
 static void nudge(struct kernel *k)
 {
 	const struct platform_type *pt = k->platform->type;
-	uint64_t nr = 1, value;
+	struct pid *pid;
 
 	mutex_lock(&k->tasklist);
-	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
-		struct task *t = ((struct pid *)(uintptr_t)value)->task;
+	for (uint64_t nr = 1; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
+		struct task *t = pid->task;
 
 		if (!t || !t->ctx)
 			continue;

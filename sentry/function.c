@@ -450,12 +450,12 @@ static bool handle_message(void)
 static bool all_asleep(void)
 {
 	struct kernel *k = fn.kernel;
-	uint64_t nr = 1, value;
+	struct pid *pid;
 	bool asleep = true;
 
 	mutex_lock(&k->tasklist);
-	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
-		const struct task *t = ((struct pid *)(uintptr_t)value)->task;
+	for (uint64_t nr = 1; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
+		const struct task *t = pid->task;
 
 		if (t && !t->exiting && atomic_load(&t->state) != TASK_SLEEPING &&
 		    atomic_load(&t->state) != TASK_STOPPED)

@@ -130,15 +130,13 @@ void kernel_thread_ended(struct kernel *k)
 void kernel_kill_all(struct kernel *k, int signo)
 {
 	siginfo_t info;
-	uint64_t nr = 1, value;
+	struct pid *pid;
 
 	memset(&info, 0, sizeof(info));
 	info.si_signo = signo;
 	info.si_code = SI_KERNEL;
 	mutex_lock(&k->tasklist);
-	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
-		struct pid *pid = (struct pid *)(uintptr_t)value;
-
+	for (uint64_t nr = 1; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
 		if (pid->tg && !pid->tg->is_zombie)
 			(void)!signal_send_group_tasklist(pid->tg, &info);
 	}

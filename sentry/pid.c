@@ -177,6 +177,13 @@ struct pid *pid_find_locked(struct pid_ns *ns, pid_t nr)
 	return (struct pid *)(uintptr_t)radix_get(&ns->numbers, (uint64_t)nr);
 }
 
+struct pid *pid_next_locked(const struct pid_ns *ns, uint64_t *nr)
+{
+	uint64_t value;
+
+	return radix_next(&ns->numbers, nr, &value) ? (struct pid *)(uintptr_t)value : NULL;
+}
+
 pid_t pid_nr(const struct pid *pid, const struct pid_ns *ns)
 {
 	if (!pid || !ns || ns->level > pid->level || pid->numbers[ns->level].ns != ns)

@@ -64,6 +64,13 @@ void pid_put(struct pid *pid);
 void pid_release_locked(struct pid *pid);
 /* Borrowed, tasklist held. NULL: no such number. */
 struct pid *pid_find_locked(struct pid_ns *ns, pid_t nr);
+/*
+ * The first identity in @ns with a number from *@nr on, which is then *@nr; NULL: there is none.
+ * Borrowed, tasklist held (or nobody else runs). Like Linux's find_ge_pid(). All of them are
+ *
+ *	for (nr = 1; (pid = pid_next_locked(ns, &nr)); nr++)
+ */
+struct pid *pid_next_locked(const struct pid_ns *ns, uint64_t *nr);
 pid_t pid_nr(const struct pid *pid, const struct pid_ns *ns); /* 0: not visible in ns */
 static inline struct pid_ns *pid_ns_of(const struct pid *pid)
 {

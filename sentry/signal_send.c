@@ -283,11 +283,10 @@ static int kill_pgrp_locked(struct task *t, struct pid *pgrp, const siginfo_t *i
 static int kill_all_locked(struct task *t, const siginfo_t *info)
 {
 	struct pid_ns *ns = task_pid_ns(t);
-	uint64_t nr = 2, value;
+	struct pid *pid;
 	int err = -ESRCH;
 
-	for (; radix_next(&ns->numbers, &nr, &value); nr++) {
-		struct pid *pid = (struct pid *)(uintptr_t)value;
+	for (uint64_t nr = 2; (pid = pid_next_locked(ns, &nr)); nr++) {
 		int e;
 
 		if (!pid->tg || pid->tg == t->tg)

@@ -301,11 +301,11 @@ static size_t kernel_verify(const struct phys_region r[NR_REGIONS])
 /* Tasks that live, into @out if that isn't NULL. Returns how many. */
 static size_t live_tasks(struct kernel *k, struct task **out)
 {
-	uint64_t nr = 1, value;
+	struct pid *pid;
 	size_t n = 0;
 
-	for (; radix_next(&k->root_pid_ns->numbers, &nr, &value); nr++) {
-		struct task *t = ((struct pid *)(uintptr_t)value)->task;
+	for (uint64_t nr = 1; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
+		struct task *t = pid->task;
 
 		if (!t || t->exiting || !t->mm)
 			continue;

@@ -226,16 +226,13 @@ size_t inet_listener_pids(struct kernel *k, struct net_ns *net, uint16_t port, p
 
 	for (uint64_t nr = 1;; nr++) {
 		struct task *t = NULL;
-		uint64_t value;
+		struct pid *pid;
 
 		mutex_lock(&k->tasklist);
-		while (radix_next(&k->root_pid_ns->numbers, &nr, &value)) {
-			struct pid *pid = (void *)(uintptr_t)value;
-
+		for (; (pid = pid_next_locked(k->root_pid_ns, &nr)); nr++) {
 			t = pid->tg ? live_thread(pid->tg) : NULL;
 			if (t)
 				break;
-			nr++;
 		}
 		mutex_unlock(&k->tasklist);
 		if (!t)

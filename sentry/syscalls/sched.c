@@ -265,7 +265,6 @@ static long for_each_prio(struct task *t, int which, int who,
 	struct thread_group *tg;
 	struct pid *pid;
 	long acc = -ESRCH;
-	uint64_t nr = 1, value;
 
 	switch (which) {
 	case PRIO_PROCESS:
@@ -279,8 +278,7 @@ static long for_each_prio(struct task *t, int which, int who,
 			acc = fn(t, tg->leader, acc, arg);
 		return acc;
 	case PRIO_USER:
-		for (; radix_next(&ns->numbers, &nr, &value); nr++) {
-			pid = (struct pid *)(uintptr_t)value;
+		for (uint64_t nr = 1; (pid = pid_next_locked(ns, &nr)); nr++) {
 			if (pid->task &&
 			    pid->task->vfs.cred->uid == (who ? (uid_t)who : t->vfs.cred->uid))
 				acc = fn(t, pid->task, acc, arg);

@@ -292,18 +292,15 @@ static const struct proc_entry *root_lookup(const struct proc_node *dir, const c
 static bool root_next(const struct proc_node *dir, const struct vfs_ctx *ctx, uint64_t *nr)
 {
 	struct kernel *k = dir->instance->kernel;
-	bool found = false;
-	uint64_t value;
+	struct pid *pid;
 
 	mutex_lock(&k->tasklist);
-	for (; radix_next(&dir->instance->ns->numbers, nr, &value); (*nr)++) {
-		if (((struct pid *)(uintptr_t)value)->tg) {
-			found = true;
+	for (; (pid = pid_next_locked(dir->instance->ns, nr)); (*nr)++) {
+		if (pid->tg)
 			break;
-		}
 	}
 	mutex_unlock(&k->tasklist);
-	return found;
+	return pid;
 }
 
 static bool pid_alive(const struct proc_node *node)
