@@ -25,10 +25,9 @@
 #include "sentry/pipe.h"
 #include "sentry/snapshot.h"
 
-#define ASLEEP_MS  3 /* all threads have slept for so long: they wait for their input */
-#define FLUSH_MS   5 /* how often output is looked for during a request */
-#define FLUSH_SIZE 32768
-#define TRAININGS  2 /* requests whose faults are learned from */
+#define ASLEEP_MS 3 /* all threads have slept for so long: they wait for their input */
+#define FLUSH_MS  5 /* how often output is looked for during a request */
+#define TRAININGS 2 /* requests whose faults are learned from */
 
 enum phase { BOOTING, READY, SERVING };
 
@@ -46,10 +45,9 @@ static __host_state struct {
 	_Atomic bool starved; /* the program has read its input and found nothing */
 	_Atomic bool asked;   /* it has asked whether there is any */
 	_Atomic bool ended;   /* init has */
-	_Atomic bool have_output;
-	_Atomic int status; /* of init, a wait status */
+	_Atomic int status;   /* of init, a wait status */
 	/* The request. */
-	uint64_t id, began, deadline, max_output, sent;
+	uint64_t began, deadline, max_output, sent;
 	bool keep, body_done;
 	bool running; /* tasks are, although there is no request: the last one said FN_KEEP */
 	size_t pending, pushed; /* of wire_in.data: body that didn't fit the pipe yet */
@@ -63,7 +61,6 @@ static struct {
 	unsigned int kind;
 	struct thread_group *init;
 	struct file *in, *out, *err;
-	struct waiter output;
 } fnk;
 
 /* ---- the channel ---- */
@@ -93,11 +90,6 @@ static bool send_fd(struct fn_msg *m, const void *data, size_t len, int fd)
 	return n >= 0;
 }
 
-static bool send_msg(struct fn_msg *m, const void *data, size_t len)
-{
-	return send_fd(m, data, len, -1);
-}
-
 bool function_send(struct fn_msg *m, const void *data, size_t len)
 {
 	return send_fd(m, data, len, -1);
@@ -119,7 +111,7 @@ static bool send_failed(int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	return send_msg(&m, line, strlen(line));
+	return function_send(&m, line, strlen(line));
 }
 
 /* The next message into fn.in_wire. False: there is none, the server is gone or talks nonsense. */
@@ -185,12 +177,6 @@ static void all_ended(struct kernel *k)
 		function_ring();
 }
 
-static bool output_came(struct waiter *w, uint32_t events)
-{
-	atomic_store(&fn.have_output, true);
-	return true;
-}
-
 static int exit_status(void)
 {
 	int st = atomic_load(&fn.status);
@@ -210,7 +196,7 @@ static bool pump(struct file *f, unsigned int type, uint64_t *sent, uint64_t mos
 		uint64_t room = most ? most - MIN(*sent, most) : UINT64_MAX;
 
 		*sent += (uint64_t)n;
-		if (!send_msg(&m, fn.out_wire.data, MIN((uint64_t)n, room)))
+		if (!function_send(&m, fn.out_wire.data, MIN((uint64_t)n, room)))
 			return false;
 		if (most && *sent > most)
 			break;
@@ -279,7 +265,7 @@ static bool send_ready(uint64_t took, const struct snapshot_rewound *r)
 	m.ready.resident = pm.resident;
 	m.ready.dirtied = r ? r->kernel_pages + r->frames + r->zeroed : 0;
 	m.ready.requests = fn.requests;
-	return send_msg(&m, NULL, 0);
+	return function_send(&m, NULL, 0);
 }
 
 static bool begin(void)
@@ -287,7 +273,6 @@ static bool begin(void)
 	const struct fn_msg *m = &fn.in_wire.msg;
 
 	fn.phase = SERVING;
-	fn.id = m->invoke.id;
 	fn.began = monotonic_ns();
 	fn.deadline = m->invoke.deadline_ns ? fn.began + m->invoke.deadline_ns : 0;
 	fn.max_output = m->invoke.max_output;
@@ -295,7 +280,6 @@ static bool begin(void)
 	fn.sent = 0;
 	atomic_store(&task_out_of_memory, false);
 	fn.in = fnk.kind == FN_STDIO ? fnk.in : NULL;
-	atomic_store(&fn.have_output, false);
 	if (fn.running)
 		return true;
 	atomic_store(&fn.ended, false);
@@ -351,17 +335,25 @@ static void wipe(void)
 	memset(fn.out_wire.data, 0, sizeof(fn.out_wire.data));
 }
 
-/* The same for a request that came by streams. */
-static bool finish_streams(struct fn_msg *m)
+/* FN_DONE, with the @len bytes in function_buffer(). False: the server is gone. */
+static bool answer(struct fn_msg *m, int status, size_t len)
 {
 	if (atomic_load(&task_out_of_memory))
 		m->flags |= FN_OUT_OF_MEM;
-	m->done.status = atomic_load(&fn.ended) ? exit_status() : 0;
+	m->done.status = status;
 	m->done.ran_ns = monotonic_ns() - fn.began;
 	fn.requests++;
-	if (!function_send(m, NULL, 0))
+	if (!function_send(m, fn.out_wire.data, len))
 		return false;
 	wipe();
+	return true;
+}
+
+/* A request that came by streams is over. */
+static bool finish_streams(struct fn_msg *m)
+{
+	if (!answer(m, atomic_load(&fn.ended) ? exit_status() : 0, 0))
+		return false;
 	if (!fn.keep || m->flags || atomic_load(&fn.ended))
 		return go_back();
 	streams_end_request();
@@ -395,7 +387,7 @@ static bool finish(uint32_t flags)
 			break;
 		}
 		room -= (uint64_t)n;
-		if (!send_msg(&out, fn.out_wire.data, (size_t)n))
+		if (!function_send(&out, fn.out_wire.data, (size_t)n))
 			return false;
 	}
 	n = MAX(n, 0);
@@ -403,15 +395,7 @@ static bool finish(uint32_t flags)
 		m.flags |= FN_TOO_MUCH;
 		n = (ssize_t)room;
 	}
-	if (atomic_load(&task_out_of_memory))
-		m.flags |= FN_OUT_OF_MEM;
-	m.done.status = exit_status();
-	m.done.ran_ns = monotonic_ns() - fn.began;
-	fn.requests++;
-	if (!send_msg(&m, fn.out_wire.data, (size_t)n))
-		return false;
-	wipe();
-	return go_back();
+	return answer(&m, exit_status(), (size_t)n) && go_back();
 }
 
 /* A message of the server's. False: leave. */
@@ -502,30 +486,34 @@ static bool at_point(void)
 	return fnk.kind == FN_STDIO ? atomic_load(&fn.asked) : streams_at_point();
 }
 
+/* While it comes up. @asleep: all slept at the snapshot point when this was called last. */
+static bool look_booting(bool *asleep)
+{
+	bool now;
+
+	if (!pump_stderr())
+		return false;
+	if (atomic_load(&fn.ended)) {
+		send_failed(exit_status(), "it ended with status %d before %s", exit_status(),
+			    fnk.kind == FN_STDIO  ? "it read its input"
+			    : fnk.kind == FN_HTTP ? "it listened on its port"
+						  : "it asked for an invocation");
+		return false;
+	}
+	if (fnk.kind == FN_LAMBDA && !streams_work(true))
+		return false;
+	now = at_point() && all_asleep();
+	if (atomic_load(&fn.starved) || (now && *asleep))
+		return freeze();
+	*asleep = now;
+	return true;
+}
+
 /* What there is to do beside messages. False: leave. */
 static bool look(bool *asleep)
 {
-	if (fn.phase == BOOTING) {
-		bool now;
-
-		if (!pump_stderr())
-			return false;
-		if (atomic_load(&fn.ended)) {
-			send_failed(exit_status(), "it ended with status %d before %s",
-				    exit_status(),
-				    fnk.kind == FN_STDIO  ? "it read its input"
-				    : fnk.kind == FN_HTTP ? "it listened on its port"
-							  : "it asked for an invocation");
-			return false;
-		}
-		if (fnk.kind == FN_LAMBDA && !streams_work(true))
-			return false;
-		now = at_point() && all_asleep();
-		if (atomic_load(&fn.starved) || (now && *asleep))
-			return freeze();
-		*asleep = now;
-		return true;
-	}
+	if (fn.phase == BOOTING)
+		return look_booting(asleep);
 	if (fn.running && fnk.kind != FN_STDIO && !streams_work(false))
 		return false;
 	if (fn.phase != SERVING)
@@ -602,9 +590,6 @@ int function_prepare(struct kernel *k, const struct vfs_ctx *ctx, struct fd_tabl
 	fnk.out = ours[1];
 	fnk.err = ours[2];
 	pipe_on_empty(pipe_of(ours[0]), input_empty);
-	fnk.output = (struct waiter){.mask = EPOLLIN, .fn = output_came};
-	list_init(&fnk.output.node);
-	waitq_add(pipe_waitq(pipe_of(fnk.out)), &fnk.output);
 	return snapshot_prepare();
 }
 
