@@ -201,20 +201,35 @@ bool task_vfork_wait(struct task *t)
 	return true;
 }
 
-/* Parks at the safe point, where others may look at the context. True: discarded. */
-static bool park(struct task *t)
+/* Others may look at the context now, and another host thread may be the next to run it. */
+static void leave_context(struct task *t)
 {
 	const struct platform_type *pt = t->kernel->platform->type;
 
 	if (pt->ctx_leave)
 		pt->ctx_leave(t->ctx);
+}
+
+/* Parks at the safe point. True: discarded. */
+static bool park(struct task *t)
+{
+	leave_context(t);
 	return freezer_park(t);
+}
+
+/* Is @t's end that of the sandbox's request, which sets all back? Then it is discarded, too. */
+static bool is_last_exit(struct task *t)
+{
+	if (!task_last_exit || !task_last_exit(t))
+		return false;
+	leave_context(t);
+	return true;
 }
 
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
-	bool discarded = false, last_exit = false;
+	bool discarded = false;
 	struct timespec ts;
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
@@ -228,14 +243,11 @@ static void run_task(struct task *t)
 			continue;
 		else if (signal_deliver(t))
 			run_once(t);
-		else if (task_last_exit && task_last_exit(t))
-			discarded = last_exit = true;
+		else if (is_last_exit(t))
+			discarded = true;
 		else
 			break;
 	}
-	/* As park has it: another host thread may be the next to run it. */
-	if (last_exit && k->platform->type->ctx_leave)
-		k->platform->type->ctx_leave(t->ctx);
 	if (!discarded) {
 		task_exit(t);
 		kernel_thread_ended(k);
