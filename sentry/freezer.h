@@ -7,10 +7,10 @@
  *	RUNNING --freezer_stop--> stopping --all parked--> FROZEN --freezer_thaw--> RUNNING
  *				      \			      \--freezer_discard--> EMPTY
  *				       \--- time over: RUNNING			      |
- *	RUNNING <------------------------- freezer_begin (each task) -----------------+
+ *	RUNNING <-------------------------- task_resume (each task) ------------------+
  *
  * After freezer_discard no host thread drives any task: their structs are memory and nothing else,
- * and may be saved or replaced. freezer_begin makes one run again.
+ * and may be saved or replaced. task_resume makes one run again.
  *
  * One thread at a time stops and goes on; it isn't a task's.
  */

@@ -411,7 +411,6 @@ void snapshot_load_contexts(const struct frozen *f)
 
 /* ---- freezing ---- */
 
-/* What is the sentry's and not the sandbox's is left out. */
 static void forget_records(void)
 {
 	for (size_t i = 0; i < snap.nr_mms; i++)
@@ -421,6 +420,7 @@ static void forget_records(void)
 	snap.nr_mms = 0;
 }
 
+/* How each address space is set back. What is the sentry's and not the sandbox's is left out. */
 static int make_records(struct frozen *f)
 {
 	forget_records();
@@ -601,7 +601,6 @@ int snapshot_resume(struct kernel *k)
 
 int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 {
-
 	struct phys_region regions[NR_REGIONS];
 	struct physmem_rewound frames;
 	int err;
