@@ -36,6 +36,41 @@ __kernel_state struct physmem *physmem;
 struct phys_host phys_host = {.fd = -1};
 struct phys_tables tables;
 
+int physmem_open_file(void)
+{
+	int err;
+
+	phys_host.fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
+	if (phys_host.fd < 0)
+		return -errno;
+	if (!ftruncate(phys_host.fd, (off_t)PHYS_RAM_SIZE) &&
+	    mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, phys_host.fd, 0) != MAP_FAILED)
+		return 0;
+	err = -errno;
+	close(phys_host.fd);
+	phys_host.fd = -1;
+	return err;
+}
+
+/* Memory of this process at @start, zero, resident once it is touched. 0 or -errno. */
+static int map_sparse(uintptr_t start, size_t size)
+{
+	return mmap((void *)start, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
+		    0) == MAP_FAILED
+		       ? -errno
+		       : 0;
+}
+
+int physmem_open_tables(void)
+{
+	mutex_init(&tables.lock, LOCK_PHYSMEM);
+	tables.next = tables.opened = TABLES_BASE;
+	tables.free = GPA_NONE;
+	return map_sparse(VIEW_BASE + TABLES_BASE, TABLES_SIZE);
+}
+
 int physmem_init(size_t limit)
 {
 	struct physmem *pm = kzalloc(sizeof(*pm));
@@ -43,34 +78,19 @@ int physmem_init(size_t limit)
 
 	if (!pm)
 		return -ENOMEM;
-	phys_host.fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
-	if (phys_host.fd < 0) {
-		err = -errno;
+	err = physmem_open_file();
+	if (err)
 		goto out_pm;
-	}
-	if (ftruncate(phys_host.fd, (off_t)PHYS_RAM_SIZE)) {
-		err = -errno;
+	err = physmem_open_tables();
+	if (!err)
+		err = map_sparse(REFS_BASE,
+				 NR_FRAMES * (sizeof(*refs) + sizeof(*links)) + NR_FRAMES / 8);
+	if (err)
 		goto out_fd;
-	}
-	if (mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, phys_host.fd, 0) == MAP_FAILED ||
-	    mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-		 0) == MAP_FAILED ||
-	    mmap((void *)REFS_BASE, NR_FRAMES * (sizeof(*refs) + sizeof(*links)) + NR_FRAMES / 8,
-		 PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-		 0) == MAP_FAILED) {
-		err = -errno;
-		goto out_fd;
-	}
 	mutex_init(&pm->lock, LOCK_PHYSMEM);
 	pm->limit = limit;
 	pm->next = PAGE_SIZE;
 	pm->next_file = PHYS_FILE_BASE;
-	mutex_init(&tables.lock, LOCK_PHYSMEM);
-	tables.next = tables.opened = TABLES_BASE;
-	tables.free = GPA_NONE;
 	physmem = pm;
 	return 0;
 

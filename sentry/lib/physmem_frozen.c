@@ -285,27 +285,17 @@ static int take_stored(void *arg, gpa_t gpa, size_t len)
 
 int physmem_restore_prepare(bool share)
 {
+	int err = 0;
+
 	phys_host = (struct phys_host){.fd = -1, .statm = -1};
 	if (share) {
 		phys_host.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 		if (phys_host.statm < 0)
 			return -errno;
 	} else {
-		phys_host.fd = memfd_create("kvmsbox-ram", MFD_CLOEXEC);
-		if (phys_host.fd < 0 || ftruncate(phys_host.fd, (off_t)PHYS_RAM_SIZE) ||
-		    mmap((void *)VIEW_BASE, TABLES_BASE, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, phys_host.fd,
-			 0) == MAP_FAILED)
-			return -errno;
+		err = physmem_open_file();
 	}
-	mutex_init(&tables.lock, LOCK_PHYSMEM);
-	tables.next = tables.opened = TABLES_BASE;
-	tables.free = GPA_NONE;
-	return mmap((void *)(VIEW_BASE + TABLES_BASE), TABLES_SIZE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-		    0) == MAP_FAILED
-		       ? -errno
-		       : 0;
+	return err ? err : physmem_open_tables();
 }
 
 /*

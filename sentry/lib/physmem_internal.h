@@ -82,6 +82,12 @@ static struct free_link *const links = (struct free_link *)LINKS_BASE; /* under 
  */
 static uint64_t *const kept = (uint64_t *)KEPT_BASE;
 
+/* ---- physmem.c: what every process with a sandbox in it makes, in its own place ---- */
+/* The memory file, mapped. 0 or -errno: then there is none. */
+int physmem_open_file(void) __must_check;
+/* Room for page tables, all unused. 0 or -errno. */
+int physmem_open_tables(void) __must_check;
+
 /* ---- physmem_frozen.c ---- */
 extern bool physmem_tracking; /* frames that are handed out are noted */
 void physmem_note_taken(gpa_t gpa, size_t n);
