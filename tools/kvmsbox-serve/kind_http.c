@@ -189,9 +189,7 @@ static int on_body(struct http_reader *reader, const char *data, size_t n)
 
 	s->got += n;
 	if (s->got > s->instance->config->limits.output) {
-		response_fail(s->instance->req, 502, OUT_OUTPUT, "too-much-output",
-			      "more than %llu bytes of output",
-			      (unsigned long long)s->instance->config->limits.output);
+		response_too_much(s->instance->req, s->instance->config);
 		return HTTP_READ_STOP;
 	}
 	response_data(s->instance->req, data, n);
@@ -309,14 +307,7 @@ static int http_message(struct instance *i, const struct fn_msg *m, const char *
 static void http_done(struct instance *i, struct request *r, const struct fn_msg *m,
 		      const char *data)
 {
-	if (m->flags & FN_TIMED_OUT)
-		response_fail(r, 504, OUT_TIMEOUT, "timeout", "not done within %llu ms",
-			      (unsigned long long)(i->config->limits.time / MSEC));
-	else if (m->flags & FN_OUT_OF_MEM)
-		response_fail(r, 502, OUT_MEMORY, "out-of-memory",
-			      "the function used more than %llu bytes of memory",
-			      (unsigned long long)i->config->limits.memory);
-	else
+	if (!response_limited(r, i->config, m->flags))
 		response_fail(r, 502, OUT_CRASHED, "crashed",
 			      "the function ended with status %d before it answered",
 			      m->done.status);

@@ -226,9 +226,7 @@ static void finish_invocation(struct runtime_conn *c, const char *id, size_t n, 
 		return;
 	}
 	if (c->too_big) {
-		response_fail(r, 502, OUT_OUTPUT, "too-much-output",
-			      "more than %llu bytes of output",
-			      (unsigned long long)i->config->limits.output);
+		response_too_much(r, i->config);
 		conn_error(c, 413, "RequestEntityTooLarge");
 	} else {
 		if (error)

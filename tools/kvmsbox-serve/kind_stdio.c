@@ -203,9 +203,7 @@ static int stdio_message(struct instance *i, const struct fn_msg *m, const char 
 	s->got += m->len;
 	buf_append(&s->out, data, m->len);
 	if (s->got > i->config->limits.output || s->out.failed) {
-		response_fail(r, 502, OUT_OUTPUT, "too-much-output",
-			      "more than %llu bytes of output",
-			      (unsigned long long)i->config->limits.output);
+		response_too_much(r, i->config);
 		instance_finish(i, true);
 		return 0;
 	}
@@ -216,17 +214,10 @@ static int stdio_message(struct instance *i, const struct fn_msg *m, const char 
 /* What became of it, if that wasn't a status. True: it has been answered. */
 static bool answer_failure(struct instance *i, struct request *r, const struct fn_msg *m)
 {
-	if (m->flags & FN_TIMED_OUT)
-		response_fail(r, 504, OUT_TIMEOUT, "timeout", "not done within %llu ms",
-			      (unsigned long long)(i->config->limits.time / MSEC));
-	else if (m->flags & FN_OUT_OF_MEM)
-		response_fail(r, 502, OUT_MEMORY, "out-of-memory",
-			      "the function used more than %llu bytes of memory",
-			      (unsigned long long)i->config->limits.memory);
-	else if (m->flags & FN_TOO_MUCH)
-		response_fail(r, 502, OUT_OUTPUT, "too-much-output",
-			      "more than %llu bytes of output",
-			      (unsigned long long)i->config->limits.output);
+	if (response_limited(r, i->config, m->flags))
+		return true;
+	if (m->flags & FN_TOO_MUCH)
+		response_too_much(r, i->config);
 	else if (m->flags & FN_CANCELLED)
 		response_fail(r, 502, OUT_CRASHED, "cancelled", "the function was cancelled");
 	else

@@ -197,7 +197,8 @@ static void log_listening(const struct listener *l)
 	log_end(&line);
 }
 
-static void listener_free(struct listener *l)
+/* No more connections. */
+static void listener_close(struct listener *l)
 {
 	int fd = l->watch.fd;
 
@@ -207,6 +208,11 @@ static void listener_free(struct listener *l)
 		close(fd);
 	if (l->path)
 		unlink(l->path);
+}
+
+static void listener_free(struct listener *l)
+{
+	listener_close(l);
 	SSL_CTX_free(l->tls);
 	free(l->path);
 	free(l);
@@ -279,17 +285,7 @@ int listeners_reload_tls(struct buf *errors)
 
 void listeners_close(void)
 {
-	struct listener *l;
-
 	/* Connections still look at theirs. */
-	for (l = listeners; l; l = l->next) {
-		int fd = l->watch.fd;
-
-		timer_del(&l->pause);
-		watch_del(&l->watch);
-		if (fd >= 0)
-			close(fd);
-		if (l->path)
-			unlink(l->path);
-	}
+	for (struct listener *l = listeners; l; l = l->next)
+		listener_close(l);
 }

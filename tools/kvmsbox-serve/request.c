@@ -334,3 +334,21 @@ void response_fail(struct request *r, unsigned int status, enum outcome outcome,
 	buf_fini(&body);
 	response_end(r, outcome);
 }
+
+void response_too_much(struct request *r, const struct function_config *fc)
+{
+	response_fail(r, 502, OUT_OUTPUT, "too-much-output", "more than %llu bytes of output",
+		      (unsigned long long)fc->limits.output);
+}
+
+bool response_limited(struct request *r, const struct function_config *fc, uint32_t flags)
+{
+	if (flags & FN_TIMED_OUT)
+		response_fail(r, 504, OUT_TIMEOUT, "timeout", "not done within %llu ms",
+			      (unsigned long long)(fc->limits.time / MSEC));
+	else if (flags & FN_OUT_OF_MEM)
+		response_fail(r, 502, OUT_MEMORY, "out-of-memory",
+			      "the function used more than %llu bytes of memory",
+			      (unsigned long long)fc->limits.memory);
+	return flags & (FN_TIMED_OUT | FN_OUT_OF_MEM);
+}

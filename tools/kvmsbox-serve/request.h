@@ -39,6 +39,10 @@ void response_end(struct request *r, enum outcome outcome);
 /* An error instead of a response, or instead of the rest of one. Ends @r. */
 void response_fail(struct request *r, unsigned int status, enum outcome outcome, const char *code,
 		   const char *fmt, ...) __printf_fmt(5, 6);
+/* response_fail: more output than the function may have. */
+void response_too_much(struct request *r, const struct function_config *fc);
+/* response_fail if FN_DONE's @flags say that its time or memory limit ended it. True: they do. */
+bool response_limited(struct request *r, const struct function_config *fc, uint32_t flags);
 size_t response_pending(const struct request *r);
 
 #endif
