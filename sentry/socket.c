@@ -230,6 +230,17 @@ static long recv_once(void *arg)
 	return op->sk->ops->recvmsg(op->t, op->sk, op->msg);
 }
 
+ssize_t sock_msg_store(struct sock_msg *msg, const void *data, size_t len)
+{
+	size_t want = MIN(len, msg->iter.count);
+
+	if (iov_copy_to(&msg->iter, data, want) != want)
+		return -EFAULT;
+	if (len > want)
+		msg->out_flags |= MSG_TRUNC;
+	return (ssize_t)(msg->flags & MSG_TRUNC ? len : want);
+}
+
 ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock)
 {
 	struct sock_op op = {.t = t, .sk = sk, .msg = msg};

@@ -156,6 +156,11 @@ bool sock_deadline(struct task *t, struct sock *sk, bool send, struct timespec *
 /* send(2) and recv(2) that wait, as the calls have it. @nonblock beside MSG_DONTWAIT. */
 ssize_t sock_send(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock);
 ssize_t sock_recv(struct task *t, struct sock *sk, struct sock_msg *msg, bool nonblock);
+/*
+ * Copies a message of @len bytes to who receives it: what there is room for, with MSG_TRUNC if that
+ * isn't all. Returns the bytes copied, or @len if they asked with MSG_TRUNC; -EFAULT.
+ */
+ssize_t sock_msg_store(struct sock_msg *msg, const void *data, size_t len);
 /* Takes the pending error: -errno or 0. */
 int sock_take_error(struct sock *sk);
 /* @signo to whom F_SETOWN of @file's named (owner as of struct file). No locks held. */

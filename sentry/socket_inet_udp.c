@@ -461,7 +461,6 @@ static ssize_t udp_recvmsg(struct task *t, struct sock *sk, struct sock_msg *msg
 	struct udp_sock *us = udp_of(sk);
 	bool peek = msg->flags & MSG_PEEK;
 	struct udp_packet *p;
-	size_t want, n;
 	ssize_t ret;
 
 	if (msg->flags & MSG_ERRQUEUE)
@@ -479,16 +478,9 @@ static ssize_t udp_recvmsg(struct task *t, struct sock *sk, struct sock_msg *msg
 		goto out_unlock;
 	}
 	p = list_first_entry(&us->rxq, struct udp_packet, node);
-	want = MIN(p->len, msg->iter.count);
-	n = iov_copy_to(&msg->iter, p->data, want);
-	ret = n == want ? (ssize_t)n : -EFAULT;
-	if (ret >= 0) {
+	ret = sock_msg_store(msg, p->data, p->len);
+	if (ret >= 0)
 		describe(us, msg, p);
-		if (p->len > want)
-			msg->out_flags |= MSG_TRUNC;
-		if (msg->flags & MSG_TRUNC)
-			ret = (ssize_t)p->len;
-	}
 	if (!peek) {
 		list_del(&p->node);
 		us->rx_charge -= p->charge;

@@ -524,7 +524,6 @@ static ssize_t nl_recvmsg(struct task *t, struct sock *sk, struct sock_msg *msg)
 	struct nl_sock *nl = nl_of(sk);
 	struct nl_packet *p;
 	ssize_t ret;
-	size_t want, n;
 
 	if (msg->flags & MSG_OOB)
 		return -EOPNOTSUPP;
@@ -539,16 +538,10 @@ static ssize_t nl_recvmsg(struct task *t, struct sock *sk, struct sock_msg *msg)
 		goto out_unlock;
 	}
 	p = list_first_entry(&nl->rxq, struct nl_packet, node);
-	want = MIN(p->len, msg->iter.count);
-	n = iov_copy_to(&msg->iter, p->data, want);
-	ret = n == want ? (ssize_t)n : -EFAULT;
+	ret = sock_msg_store(msg, p->data, p->len);
 	if (ret >= 0) {
 		memcpy(&msg->name, &kernel, sizeof(kernel));
 		msg->namelen = sizeof(kernel);
-		if (p->len > want)
-			msg->out_flags |= MSG_TRUNC;
-		if (msg->flags & MSG_TRUNC)
-			ret = (ssize_t)p->len;
 	}
 	if (!(msg->flags & MSG_PEEK)) {
 		list_del(&p->node);

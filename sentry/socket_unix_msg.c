@@ -375,7 +375,6 @@ static ssize_t recv_dgram(struct unix_sock *u, struct sock_msg *msg)
 	bool peek = msg->flags & MSG_PEEK, was_full;
 	struct scm_fds *detach = NULL;
 	struct unix_buf *b;
-	size_t n, want;
 	ssize_t ret;
 
 	mutex_lock(&u->sk.lock);
@@ -387,17 +386,9 @@ static ssize_t recv_dgram(struct unix_sock *u, struct sock_msg *msg)
 	was_full = unix_queue_full(u);
 	b = list_first_entry(&u->queue, struct unix_buf, node);
 	fill_name(msg, b->addr);
-	want = MIN(b->len, msg->iter.count);
-	n = iov_copy_to(&msg->iter, b->data, want);
-	ret = n == want ? (ssize_t)n : -EFAULT;
-	if (ret >= 0) {
-		if (b->len > want)
-			msg->out_flags |= MSG_TRUNC;
-		if (msg->flags & MSG_TRUNC)
-			ret = (ssize_t)b->len;
-		if (take_scm(b, msg, &detach))
-			ret = -ENOMEM;
-	}
+	ret = sock_msg_store(msg, b->data, b->len);
+	if (ret >= 0 && take_scm(b, msg, &detach))
+		ret = -ENOMEM;
 	/* A message that can't be stored is lost, as on Linux. */
 	if (!peek)
 		dequeue_locked(u, b);
