@@ -62,6 +62,8 @@ struct platform_stat {
 struct platform_type {
 	const char *name;
 	const char *summary; /* one line for doctor */
+	/* What of it this machine has, in a few words for doctor; NULL: there is one kind only. */
+	const char *(*kind)(void);
 	/* The guest uses this process's own mappings of memory: they may be private ones. */
 	bool own_memory;
 	/* First touches of mapped memory are dear unless the host holds it already. */

@@ -279,6 +279,8 @@ static inline uint64_t direct_va(gpa_t gpa)
 
 /* vm.c */
 int kvm_open(char *why, size_t size) __must_check; /* fd of a usable /dev/kvm or -errno */
+/* What KVM uses, by the modules that are loaded (platform_type.kind). */
+const char *kvm_kind(void);
 /* Is it kvm-pvm, shadow paging without the hardware's help? */
 bool kvm_is_pvm(void);
 /* Begins to make the VM, unless that was done. Failures wait for kvm_vm_wait. */

@@ -233,6 +233,7 @@ const struct platform_type kvm_platform = {
 	.dear_touch = true,
 	.own_memory = true,
 	.probe = kvm_probe,
+	.kind = kvm_kind,
 	.is_costly = kvm_is_costly,
 	.prepare = kvm_vm_prepare,
 	.create = kvm_create,

@@ -103,10 +103,37 @@ static struct kvm_cpuid_entry2 *cpuid_find(uint32_t function, uint32_t index)
 	return NULL;
 }
 
+/* Modules that make KVM work; where there are several, the first does. */
+static const struct kvm_module {
+	const char *dir, *kind;
+	bool is_pvm;
+} modules[] = {
+	{"/sys/module/kvm_intel", "hardware (Intel VT-x)", false},
+	{"/sys/module/kvm_amd", "hardware (AMD SVM)", false},
+	{"/sys/module/kvm_pvm", "shadow paging without hardware support (pvm)", true},
+};
+
+static const struct kvm_module *find_module(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(modules); i++) {
+		if (!access(modules[i].dir, F_OK))
+			return &modules[i];
+	}
+	return NULL;
+}
+
+const char *kvm_kind(void)
+{
+	const struct kvm_module *m = find_module();
+
+	return m ? m->kind : "unknown";
+}
+
 bool kvm_is_pvm(void)
 {
-	return !access("/sys/module/kvm_pvm", F_OK) && access("/sys/module/kvm_intel", F_OK) &&
-	       access("/sys/module/kvm_amd", F_OK);
+	const struct kvm_module *m = find_module();
+
+	return m && m->is_pvm;
 }
 
 /*

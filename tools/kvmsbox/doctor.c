@@ -174,7 +174,7 @@ static bool run_selftest(const struct platform_type *type)
 	return WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
-static void kvm_details(void)
+static void kvm_details(const struct platform_type *type)
 {
 	static const struct {
 		int cap;
@@ -192,11 +192,7 @@ static void kvm_details(void)
 
 	if (kvm < 0)
 		return;
-	printf("  kind       %s\n", !access("/sys/module/kvm_intel", F_OK) ? "hardware (Intel VT-x)"
-				    : !access("/sys/module/kvm_amd", F_OK) ? "hardware (AMD SVM)"
-				    : !access("/sys/module/kvm_pvm", F_OK)
-					    ? "shadow paging without hardware support (pvm)"
-					    : "unknown");
+	printf("  kind       %s\n", type->kind());
 	printf("  API        version %d\n  offers    ", ioctl(kvm, KVM_GET_API_VERSION, 0));
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++)
 		printf(" %s=%d", caps[i].name, ioctl(kvm, KVM_CHECK_EXTENSION, caps[i].cap));
@@ -247,7 +243,7 @@ int cmd_doctor(int argc, char **argv)
 			printf("%s: %s\n  usable     %s%s\n", type->name, type->summary,
 			       err ? "no: " : "yes", err ? why : "");
 			if (!strcmp(type->name, "kvm"))
-				kvm_details();
+				kvm_details(type);
 			if (!err)
 				run_selftest(type);
 			printf("\n");
