@@ -152,6 +152,14 @@ static bool host_uses_tsc(void)
 	return d & 1 << 8;
 }
 
+/* What vdso_restored() is going to ask. */
+static __host_state enum { NOT_ASKED, USES_TSC, USES_OTHER } host_clock;
+
+void vdso_restore_prepare(void)
+{
+	host_clock = host_uses_tsc() ? USES_TSC : USES_OTHER;
+}
+
 static uint64_t ticks_to_ns(uint64_t ticks, uint64_t mult)
 {
 	return (uint64_t)((unsigned __int128)ticks * mult >> SHIFT);
@@ -355,7 +363,7 @@ void vdso_restored(void)
 	write_begin();
 	vvar->usable = 0;
 	write_end();
-	keeper.runs = host_uses_tsc();
+	keeper.runs = host_clock ? host_clock == USES_TSC : host_uses_tsc();
 	if (keeper.runs)
 		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
 }

@@ -16,11 +16,16 @@
 int vdso_init(void) __must_check;
 /* Maps vvar and vDSO somewhere into @mm and sets mm->vdso. 0 or -errno. */
 int vdso_map(struct mm *mm) __must_check;
-/* CLOCK_REALTIME, MONOTONIC, their coarse kinds, RAW, BOOTTIME: as the vDSO says. 0 or -EINVAL. */
+/*
+ * In a process that is going to restore: asks the host what has to be opened, so that it doesn't
+ * take time, or a right, then.
+ */
+void vdso_restore_prepare(void);
 /* The page is another process's that has been restored here: begins anew with the host's clocks. */
 void vdso_restored(void);
 /* The frame that the clocks are published in: the sentry's, whatever becomes of the sandbox. */
 gpa_t vdso_clock_frame(void);
+/* CLOCK_REALTIME, MONOTONIC, their coarse kinds, RAW, BOOTTIME: as the vDSO says. 0 or -EINVAL. */
 int vdso_clock_gettime(clockid_t clock, struct timespec *ts);
 
 #endif

@@ -52,7 +52,7 @@ int snapshot_image(void)
 	return snap.fd;
 }
 
-int snapshot_prepare(void)
+int snapshot_prepare_track(void)
 {
 	if (!snap.pagemap) {
 		int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -63,7 +63,12 @@ int snapshot_prepare(void)
 	}
 	if (!snap.stored)
 		snap.stored = hcalloc((physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 64 + 1, 8);
-	return snap.stored ? snapshot_prepare_save() : -ENOMEM;
+	return snap.stored ? 0 : -ENOMEM;
+}
+
+int snapshot_prepare(void)
+{
+	return snapshot_prepare_track() ?: snapshot_prepare_save();
 }
 
 int snapshot_prepare_save(void)
@@ -78,6 +83,17 @@ int snapshot_prepare_save(void)
 		return -errno;
 	snap.root.path[n] = 0;
 	snap.root.size = (uint64_t)st.st_size;
+	snapshot_root_identity(&st, snap.root.identity);
+	return snapshot_boot_id(snap.root.boot_id);
+}
+
+int snapshot_take_root(const struct snapshot_meta *m)
+{
+	if (snprintf(snap.root.path, sizeof(snap.root.path), "%s", m->root_path) >=
+	    (int)sizeof(snap.root.path))
+		return -ENAMETOOLONG;
+	snap.root.size = m->root_size;
+	memcpy(snap.root.identity, m->root_identity, sizeof(snap.root.identity));
 	return snapshot_boot_id(snap.root.boot_id);
 }
 
@@ -530,6 +546,8 @@ static int freeze_held(struct kernel *k, bool again)
 		err = map_kernel(fd);
 	if (!err)
 		err = make_records(f);
+	if (!err)
+		err = snapshot_store_runs(fd);
 	if (!err)
 		err = snapshot_seal(fd);
 	if (err) {

@@ -29,6 +29,8 @@ struct kernel;
  * be frozen. 0 or -errno.
  */
 int snapshot_prepare(void) __must_check;
+/* The part of it that doesn't depend on which sandbox it will be. */
+int snapshot_prepare_track(void) __must_check;
 
 /*
  * Stops all tasks and makes this the frozen state; no task runs afterwards. Again later, with the

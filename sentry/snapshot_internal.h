@@ -4,6 +4,7 @@
 #define SENTRY_SNAPSHOT_INTERNAL_H
 
 #include <limits.h>
+#include <sys/stat.h>
 
 #include "sentry/kernel.h"
 
@@ -34,16 +35,19 @@ extern struct frozen *snapshot_frozen;
 #define SNAPSHOT_CPU_WORDS 4
 #define SNAPSHOT_ROOT_HASH 16
 #define SNAPSHOT_BOOT_ID   40
+#define SNAPSHOT_IDENTITY  3
 /* What is to be the same where it is restored: this program, and what programs saw of the CPU. */
 size_t snapshot_build_id(const uint8_t **id);
 void snapshot_cpu(uint64_t cpu[SNAPSHOT_CPU_WORDS]);
-/* The host's boot, whose clocks programs have seen. 0 or -errno. */
+/* The host's boot, whose clocks programs have seen. Asks the host once. 0 or -errno. */
 int snapshot_boot_id(char id[SNAPSHOT_BOOT_ID]) __must_check;
 /*
  * Of both ends of the file @fd, which the root file system is in: in those of an imported image are
  * the hashes of all between. 0 or -errno.
  */
 int snapshot_root_hash(int fd, uint8_t hash[SNAPSHOT_ROOT_HASH]) __must_check;
+/* As long as the host isn't booted anew: the same file, unchanged. */
+void snapshot_root_identity(const struct stat *st, uint64_t identity[SNAPSHOT_IDENTITY]);
 
 /* ---- snapshot_meta.c ---- */
 #define SNAPSHOT_MAX_STDIO 1024 /* hostfd of init's stdio */
@@ -51,6 +55,7 @@ int snapshot_root_hash(int fd, uint8_t hash[SNAPSHOT_ROOT_HASH]) __must_check;
 struct snapshot_root {
 	char path[PATH_MAX]; /* of the file that the root file system is in */
 	uint64_t size;
+	uint64_t identity[SNAPSHOT_IDENTITY];
 	uint8_t hash[SNAPSHOT_ROOT_HASH];
 	char boot_id[SNAPSHOT_BOOT_ID];
 };
@@ -62,14 +67,24 @@ struct snapshot_meta {
 	uint64_t arena, extent, tables, tables_free;
 	const char *root_path, *platform, *boot_id;
 	const uint8_t *root_hash;
-	uint64_t root_size;
+	uint64_t root_size, root_identity[SNAPSHOT_IDENTITY];
 	int stdio[3];
 };
 /* 0, or -EINVAL with the reason in @why. */
 int snapshot_meta_parse(const void *fdt, size_t fdt_size, struct snapshot_meta *m, char *why,
 			size_t size) __must_check;
 
+/* ---- snapshot_runs.c ---- */
+struct image_runs;
+/* The list of the image @fd's runs into it. 0 or -errno. */
+int snapshot_store_runs(int fd) __must_check;
+/* Calls @fn with each run's part of [start, end) until it returns something but 0. */
+int snapshot_for_runs(const struct image_runs *r, uint64_t start, uint64_t end,
+		      int (*fn)(void *arg, uint64_t offset, size_t len), void *arg) __must_check;
+
 /* ---- snapshot.c ---- */
+/* What this process's sandbox stands on: as snapshot_prepare_save() finds out. 0 or -errno. */
+int snapshot_take_root(const struct snapshot_meta *m) __must_check;
 void snapshot_statics_restore(void);
 /* Static variables as bytes, sanitizers or not. */
 void snapshot_copy_statics(void *to, const void *from, size_t n);

@@ -140,6 +140,7 @@ static int put_root(void *fdt, const struct snapshot_root *root)
 	err = fdt_begin_node(fdt, "image");
 	err = err ?: fdt_property_string(fdt, "path", root->path);
 	err = err ?: put_u64s(fdt, "size", &root->size, 1);
+	err = err ?: put_u64s(fdt, "identity", root->identity, SNAPSHOT_IDENTITY);
 	err = err ?: fdt_property(fdt, "hash", root->hash, sizeof(root->hash));
 	return err ?: fdt_end_node(fdt);
 }
@@ -285,8 +286,10 @@ int snapshot_meta_parse(const void *fdt, size_t fdt_size, struct snapshot_meta *
 	    !get_u64s(fdt, memory, "extent", &m->extent, 1) ||
 	    !get_u64s(fdt, memory, "tables", &m->tables, 1) ||
 	    !get_u64s(fdt, memory, "tables-free", &m->tables_free, 1) ||
-	    !get_u64s(fdt, image, "size", &m->root_size, 1) || !m->root_path || !m->root_hash ||
-	    len != SNAPSHOT_ROOT_HASH || !m->platform || !m->boot_id || !get_stdio(fdt, m->stdio))
+	    !get_u64s(fdt, image, "size", &m->root_size, 1) ||
+	    !get_u64s(fdt, image, "identity", m->root_identity, SNAPSHOT_IDENTITY) ||
+	    !m->root_path || !m->root_hash || len != SNAPSHOT_ROOT_HASH || !m->platform ||
+	    !m->boot_id || !get_stdio(fdt, m->stdio))
 		return bad(why, size, "a damaged snapshot: its metadata is incomplete");
 	if (m->arena > ARENA_SIZE || m->extent > PHYS_RAM_SIZE || m->tables > IMAGE_TABLES_MAX ||
 	    m->tables % PAGE_SIZE)

@@ -12,6 +12,7 @@
 
 #include "arch.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/lib/world.h"
 #include "sentry/snapshot_internal.h"
 
 #define ENDS (64UL << 10) /* of a root file system that are hashed */
@@ -53,17 +54,27 @@ void snapshot_cpu(uint64_t cpu[SNAPSHOT_CPU_WORDS])
 
 int snapshot_boot_id(char id[SNAPSHOT_BOOT_ID])
 {
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, id, SNAPSHOT_BOOT_ID - 1);
-	int err = n < 0 ? -errno : 0;
+	static __host_state char known[SNAPSHOT_BOOT_ID];
+	int fd, err = 0;
+	ssize_t n;
 
-	if (fd >= 0)
-		close(fd);
-	if (err)
-		return err;
-	id[n] = 0;
-	id[strcspn(id, "\n")] = 0;
-	return 0;
+	if (!known[0]) {
+		fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+		n = fd < 0 ? -1 : read(fd, known, SNAPSHOT_BOOT_ID - 1);
+		err = n < 0 ? -errno : 0;
+		if (fd >= 0)
+			close(fd);
+		known[strcspn(known, "\n")] = 0;
+	}
+	memcpy(id, known, SNAPSHOT_BOOT_ID);
+	return err;
+}
+
+void snapshot_root_identity(const struct stat *st, uint64_t identity[SNAPSHOT_IDENTITY])
+{
+	identity[0] = st->st_dev;
+	identity[1] = st->st_ino;
+	identity[2] = (uint64_t)st->st_ctim.tv_sec * 1000000000 + (uint64_t)st->st_ctim.tv_nsec;
 }
 
 static int hash_part(XXH3_state_t *state, int fd, uint64_t from, uint64_t to)

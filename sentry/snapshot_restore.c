@@ -18,6 +18,7 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
+#include "sentry/lib/hostio.h"
 #include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
 #include "sentry/objects.h"
@@ -49,36 +50,14 @@ static int fail(struct restore *r, int err, const char *what)
 	return err;
 }
 
-/* Calls @fn with each range of [start, end) of the file that holds data. */
-static int for_data(int fd, uint64_t start, uint64_t end,
-		    int (*fn)(void *arg, uint64_t offset, size_t len), void *arg)
-{
-	while (start < end) {
-		off_t data = lseek(fd, (off_t)start, SEEK_DATA), hole;
-		int err;
-
-		if (data < 0)
-			return errno == ENXIO ? 0 : -errno;
-		if ((uint64_t)data >= end)
-			return 0;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0)
-			return -errno;
-		err = fn(arg, (uint64_t)data, MIN((uint64_t)hole, end) - (uint64_t)data);
-		if (err)
-			return err;
-		start = (uint64_t)hole;
-	}
-	return 0;
-}
-
 /* ---- the source: bytes of the image [start, end) ---- */
 
 static int source_for_data(const struct source *s, uint64_t start, uint64_t end,
 			   int (*fn)(void *arg, uint64_t offset, size_t len), void *arg)
 {
 	return s->file ? snapshot_file_for_data(s->file, start, end, fn, arg)
-		       : for_data(s->fd, start, end, fn, arg);
+		       : snapshot_for_runs((const void *)(IMAGE_VIEW + IMAGE_RUNS), start, end, fn,
+					   arg);
 }
 
 static int source_read(const struct source *s, uint64_t start, uint64_t end, void *to)
@@ -129,25 +108,15 @@ static int ram_map(const struct phys_source *s, void *at, gpa_t gpa, size_t len)
 }
 
 /*
- * From memory file to memory file nobody's page tables are touched. What the program doesn't touch
+ * Written to the memory file, nobody's page tables are touched: what the program doesn't touch
  * either costs no fault then; on a virtualized host each takes several microseconds.
  */
 static int ram_read(const struct phys_source *base, void *to, gpa_t gpa, size_t len)
 {
 	const struct source *s = container_of(base, struct source, ram);
-	off_t from = (off_t)(IMAGE_RAM + gpa), at = (off_t)gpa;
-	size_t left = len;
 
-	while (!s->file && left) {
-		ssize_t n = copy_file_range(s->fd, &from, physmem_fd(), &at, left, 0);
-
-		if (n <= 0)
-			break;
-		left -= (size_t)n;
-	}
-	return left ? source_read(s, IMAGE_RAM + gpa + (len - left), IMAGE_RAM + gpa + len,
-				  (uint8_t *)to + (len - left))
-		    : 0;
+	return s->file ? source_read(s, IMAGE_RAM + gpa, IMAGE_RAM + gpa + len, to)
+		       : pwrite_all(physmem_fd(), (uint8_t *)IMAGE_VIEW + IMAGE_RAM + gpa, len, gpa);
 }
 
 static int kernel_data(void *arg, uint64_t offset, size_t len)
@@ -222,6 +191,8 @@ static int map_memory(struct restore *r, const struct platform_type *type)
 static int open_root(struct restore *r)
 {
 	int fd = open(r->meta.root_path, O_RDONLY | O_CLOEXEC), err;
+	bool same;
+	uint64_t identity[SNAPSHOT_IDENTITY];
 	uint8_t hash[SNAPSHOT_ROOT_HASH];
 	struct stat st;
 
@@ -236,8 +207,11 @@ static int open_root(struct restore *r)
 			 r->meta.root_path, (long)st.st_size, r->meta.root_size);
 		return -EINVAL;
 	}
-	err = snapshot_root_hash(fd, hash);
-	if (err || memcmp(hash, r->meta.root_hash, sizeof(hash))) {
+	/* A file outlives what was known of it; a function's image is of this boot. */
+	snapshot_root_identity(&st, identity);
+	same = !r->source.file && !memcmp(identity, r->meta.root_identity, sizeof(identity));
+	err = same ? 0 : snapshot_root_hash(fd, hash);
+	if (err || (!same && memcmp(hash, r->meta.root_hash, sizeof(hash)))) {
 		snprintf(r->why, r->size, "the image %s, which the snapshot stands on, %s",
 			 r->meta.root_path,
 			 err ? "can't be read" : "has other contents than it had");
@@ -325,6 +299,7 @@ int snapshot_restore_prepare(const char *name, char *why, size_t size)
 	struct restore r = {.why = why, .size = size};
 	const struct platform_type *type = platform_find(name, why, size);
 	struct platform_config pc = {0};
+	char id[SNAPSHOT_BOOT_ID];
 	int err;
 
 	if (!type)
@@ -337,6 +312,9 @@ int snapshot_restore_prepare(const char *name, char *why, size_t size)
 	err = type->create(&pc, &prepared);
 	if (!err && type->ready)
 		err = type->ready(prepared);
+	/* What the host has to be asked can be asked now. */
+	vdso_restore_prepare();
+	err = err ?: snapshot_boot_id(id) ?: snapshot_prepare_track();
 	return err ? fail(&r, err, "can't start the platform") : 0;
 }
 
@@ -363,10 +341,10 @@ static int restore(struct restore *r, const char *platform, struct kernel **out)
 	err = map_kernel(r) ?: map_memory(r, prepared->type) ?: open_root(r);
 	if (err)
 		return err;
-	err = r->source.file ? snapshot_prepare_save() : snapshot_prepare();
+	err = snapshot_take_root(&r->meta) ?: r->source.file ? 0 : snapshot_prepare_track();
 	if (!err && !r->source.file)
-		err = for_data(r->source.fd, IMAGE_KERNEL, IMAGE_KERNEL + IMAGE_KERNEL_MAX,
-			       kernel_data, NULL);
+		err = source_for_data(&r->source, IMAGE_KERNEL, IMAGE_KERNEL + IMAGE_KERNEL_MAX,
+				      kernel_data, NULL);
 	if (err)
 		return fail(r, err, "can't prepare to save the sandbox again");
 	err = physmem_announce();
