@@ -17,7 +17,7 @@
 
 #include "arch/x86_64/vdso/vvar.h"
 #include "sentry/lib/err.h"
-#include "sentry/lib/physmem.h"
+#include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
 
 #define VDSO_MAX_PAGES 4
@@ -358,6 +358,7 @@ int vdso_map(struct mm *mm)
 
 void vdso_restored(void)
 {
+	BUG_ON(physmem_own(vvar_frame, 1));
 	/* It may have been saved while it was being written. */
 	vvar->seq = (vvar->seq + 1) & ~1u;
 	write_begin();

@@ -594,8 +594,13 @@ void snapshot_mark_stored(uintptr_t start, size_t len)
 
 int snapshot_adopt(struct kernel *k, int fd)
 {
-	int err = make_records(snapshot_frozen);
+	struct frozen *f = snapshot_frozen;
+	int err;
 
+	/* No entry lets anybody write to what is lent. */
+	for (size_t i = 0; i < f->nr_mms && phys_lent.map; i++)
+		mm_freeze_protect(f->mms[i]);
+	err = make_records(f);
 	if (err)
 		return err;
 	snap.fd = fd;

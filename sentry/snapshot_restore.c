@@ -2,7 +2,8 @@
 /*
  * Restoring: a process that has done nothing yet becomes the sandbox of an image. Kernel state and,
  * where the platform's guest uses this process's mappings, guest memory are mapped and copied only
- * when they are written to; stubs get a memory file of their own, with the contents copied.
+ * when they are written to. Stubs map a function's image in the places of frames that nobody has
+ * written to (physmem_frozen.h); what a file holds is copied for them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/hostfd.h"
-#include "sentry/lib/hostio.h"
 #include "sentry/lib/physmem_frozen.h"
 #include "sentry/lib/world.h"
 #include "sentry/objects.h"
@@ -107,16 +107,10 @@ static int ram_map(const struct phys_source *s, void *at, gpa_t gpa, size_t len)
 			  IMAGE_RAM + gpa + len, at);
 }
 
-/*
- * Written to the memory file, nobody's page tables are touched: what the program doesn't touch
- * either costs no fault then; on a virtualized host each takes several microseconds.
- */
 static int ram_read(const struct phys_source *base, void *to, gpa_t gpa, size_t len)
 {
-	const struct source *s = container_of(base, struct source, ram);
-
-	return s->file ? source_read(s, IMAGE_RAM + gpa, IMAGE_RAM + gpa + len, to)
-		       : pwrite_all(physmem_fd(), (uint8_t *)IMAGE_VIEW + IMAGE_RAM + gpa, len, gpa);
+	return source_read(container_of(base, struct source, ram), IMAGE_RAM + gpa,
+			   IMAGE_RAM + gpa + len, to);
 }
 
 static int kernel_data(void *arg, uint64_t offset, size_t len)
@@ -178,6 +172,8 @@ static int map_memory(struct restore *r, const struct platform_type *type)
 	int err;
 
 	r->source.ram = (struct phys_source){.share = type->own_memory,
+					     .fd = r->source.file ? -1 : r->source.fd,
+					     .offset = IMAGE_RAM,
 					     .for_data = ram_for_data,
 					     .map = ram_map,
 					     .read = ram_read};

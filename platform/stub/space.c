@@ -32,6 +32,7 @@ struct run {
 	uaddr_t start, end;
 	gpa_t gpa; /* of start */
 	uint64_t rights;
+	bool lent; /* all of it */
 };
 
 /* Reads entries and present bits, with the leaf table at hand. */
@@ -61,7 +62,8 @@ static uint64_t cursor_read(struct cursor *c, uaddr_t va)
 
 static bool continues(const struct run *r, uint64_t v, gpa_t gpa)
 {
-	return (v & PTE_RIGHTS) == r->rights && (v & PTE_ADDR) == gpa;
+	return (v & PTE_RIGHTS) == r->rights && (v & PTE_ADDR) == gpa &&
+	       phys_is_lent(gpa) == r->lent;
 }
 
 /* Follows the run to the right, to @limit at most. */
@@ -84,7 +86,8 @@ static bool run_start(struct cursor *c, struct run *r, uaddr_t va)
 {
 	uint64_t v = cursor_read(c, va);
 
-	*r = (struct run){va, va + PAGE_SIZE, v & PTE_ADDR, v & PTE_RIGHTS};
+	*r = (struct run){va, va + PAGE_SIZE, v & PTE_ADDR, v & PTE_RIGHTS,
+			  phys_is_lent(v & PTE_ADDR)};
 	return v != 0;
 }
 
@@ -195,27 +198,41 @@ static int stub_fd_of(struct stub_platform *p, int fd)
 	return (int)ret;
 }
 
+static void backing(const struct run *r, gpa_t gpa, int *fd, uint64_t *offset)
+{
+	if (r->lent)
+		phys_lent_backing(gpa, fd, offset);
+	else
+		phys_backing(gpa, fd, offset);
+}
+
 /* Writes the mmap of @r into @call. Shortens it at the end of its file. 0 or -errno. */
 static int run_call(struct stub_platform *p, struct run *r, struct stub_call *call)
 {
 	uint64_t prot = PROT_READ, offset, last;
 	int fd, last_fd, stub_fd;
 
-	phys_backing(r->gpa, &fd, &offset);
-	phys_backing(r->gpa + (r->end - r->start) - PAGE_SIZE, &last_fd, &last);
+	/*
+	 * Pages may have become the sandbox's own since the run was collected: whoever did that is
+	 * about to invalidate them, and waits for as->lock.
+	 */
+	backing(r, r->gpa, &fd, &offset);
+	backing(r, r->gpa + (r->end - r->start) - PAGE_SIZE, &last_fd, &last);
 	if (last_fd != fd || last - offset != r->end - r->start - PAGE_SIZE)
 		r->end = r->start + PAGE_SIZE;
 	stub_fd = stub_fd_of(p, fd);
 	if (stub_fd < 0)
 		return stub_fd;
-	if (r->rights & PTE_RW)
+	if (r->rights & PTE_RW && !r->lent)
 		prot |= PROT_WRITE;
 	if (!(r->rights & PTE_NX))
 		prot |= PROT_EXEC;
 	*call = (struct stub_call){
 		.nr = SYS_mmap,
-		.args = {r->start, r->end - r->start, prot, MAP_SHARED | MAP_FIXED,
-			 (uint64_t)stub_fd, offset},
+		/* A sealed file isn't mapped shared by older kernels. */
+		.args = {r->start, r->end - r->start, prot,
+			 (r->lent ? MAP_PRIVATE : MAP_SHARED) | MAP_FIXED, (uint64_t)stub_fd,
+			 offset},
 	};
 	return 0;
 }

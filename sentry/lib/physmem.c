@@ -355,6 +355,14 @@ static bool fails_now(void)
 	return unlikely(fail_at > 0) && atomic_fetch_sub(&fail_at, 1) == 1;
 }
 
+/* Frames that were taken, and for which the host has no memory. */
+static void unused(struct physmem *pm, gpa_t gpa, size_t n)
+{
+	mutex_lock(&pm->lock);
+	free_extent_locked(pm, gpa, n);
+	mutex_unlock(&pm->lock);
+}
+
 static gpa_t alloc_one(bool zero)
 {
 	struct physmem *pm = physmem;
@@ -371,6 +379,10 @@ static gpa_t alloc_one(bool zero)
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
+	if (unlikely(phys_is_lent(gpa)) && physmem_own_new(gpa, 1)) {
+		unused(pm, gpa, 1);
+		return GPA_NONE;
+	}
 	if (unlikely(physmem_tracking))
 		physmem_note_taken(gpa, 1);
 	if (warm && zero)
@@ -408,6 +420,10 @@ gpa_t frame_alloc_extent(size_t n)
 	mutex_unlock(&pm->lock);
 	if (gpa == GPA_NONE)
 		return gpa;
+	if (unlikely(phys_lent.map) && physmem_own_new(gpa, n)) {
+		unused(pm, gpa, n);
+		return GPA_NONE;
+	}
 	if (unlikely(physmem_tracking))
 		physmem_note_taken(gpa, n);
 	for (size_t i = 0; i < n; i++)
@@ -508,7 +524,7 @@ static void release_run(gpa_t gpa, size_t n)
 	struct physmem *pm = physmem;
 	unsigned char vec[EXTENT_MAX];
 	bool keep = __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED) < KEPT_FRAMES &&
-		    zero_resident(gpa, n, vec);
+		    !(phys_lent.map && physmem_any_lent(gpa, n)) && zero_resident(gpa, n, vec);
 
 	if (!keep)
 		physmem_punch(gpa, n);

@@ -62,8 +62,26 @@ static inline bool phys_is_ram(gpa_t gpa)
 {
 	return gpa < PHYS_RAM_SIZE;
 }
-/* What backs @gpa: the fd and the offset in it. */
+/* What backs @gpa, which isn't lent: the fd and the offset in it. */
 void phys_backing(gpa_t gpa, int *fd, uint64_t *offset);
+
+/*
+ * Frames that are lent: this sandbox is a copy, and what they hold is still the snapshot's, to be
+ * read only (physmem_frozen.h). Once a frame isn't, it never is again.
+ */
+extern struct phys_lent {
+	uint64_t *map; /* bit per frame below end; NULL: none are */
+	uint32_t end;
+} phys_lent;
+static inline bool phys_is_lent(gpa_t gpa)
+{
+	uint64_t frame = gpa >> PAGE_SHIFT;
+
+	return phys_lent.map && frame < phys_lent.end &&
+	       __atomic_load_n(&phys_lent.map[frame / 64], __ATOMIC_ACQUIRE) >> (frame % 64) & 1;
+}
+/* What backs a frame as long as it is lent. */
+void phys_lent_backing(gpa_t gpa, int *fd, uint64_t *offset);
 
 /* One frame with one reference, zeroed. Returns its gpa or GPA_NONE. */
 gpa_t frame_alloc(void) __must_check;

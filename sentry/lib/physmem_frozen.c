@@ -280,7 +280,7 @@ static int take_stored(void *arg, gpa_t gpa, size_t len)
 		if (beneath.map)
 			bit_set(beneath.map, frame);
 	}
-	return s->share ? 0 : s->read(s, phys_ptr(gpa), gpa, len);
+	return s->share || s->fd >= 0 ? 0 : s->read(s, phys_ptr(gpa), gpa, len);
 }
 
 int physmem_restore_prepare(bool share)
@@ -326,8 +326,12 @@ static int map_shared(const struct phys_source *s)
 int physmem_restore(const struct phys_source *s, const void *view, gpa_t tables_end,
 		    gpa_t tables_free)
 {
-	int err = s->share ? map_shared(s) : 0;
+	int err = 0;
 
+	if (s->share)
+		err = map_shared(s);
+	else if (s->fd >= 0)
+		err = physmem_lend(s->fd, s->offset);
 	if (err)
 		return err;
 	tables.next = tables_end;
@@ -382,15 +386,37 @@ void physmem_frozen_tracked(gpa_t gpa)
 		bit_clear(fz.checked, (uint32_t)(gpa >> PAGE_SHIFT));
 }
 
+bool physmem_is_stored(uint32_t frame)
+{
+	return frame < fz.extent && bit(fz.stored, frame);
+}
+
 void physmem_frozen_skip(gpa_t gpa)
 {
 	physmem_frozen_tracked(gpa);
 	fz.skipped = (uint32_t)(gpa >> PAGE_SHIFT);
 }
 
+/* What the sentry writes to it just writes to. */
+static int own_checked(void)
+{
+	uint32_t f, n;
+	int err = 0;
+
+	for (f = 0; f < fz.extent && !err; f += n) {
+		n = 1;
+		if (!bit(fz.checked, f))
+			continue;
+		while (f + n < fz.extent && bit(fz.checked, f + n))
+			n++;
+		err = physmem_own((gpa_t)f << PAGE_SHIFT, n);
+	}
+	return err;
+}
+
 int physmem_frozen_ready(void)
 {
-	bool ok = true;
+	bool ok = !phys_lent.map || !own_checked();
 
 	for (uint32_t f = 0; f < fz.extent && ok; f++) {
 		if (!fz.checked[f / 64]) {
@@ -438,6 +464,7 @@ void physmem_note_written(gpa_t gpa)
 {
 	bool ok;
 
+	BUG_ON(phys_is_lent(gpa));
 	if (likely(!physmem_tracking) || !phys_is_ram(gpa))
 		return;
 	pthread_mutex_lock(&fz.lock);

@@ -11,6 +11,11 @@
  *   checked	what the sentry itself writes to, files above all: compared every time
  *   taken	handed out since: zeroed, as free memory is
  *
+ * In a copy whose stubs map the memory file, frames are lent at first: the sentry and the stubs map
+ * the image instead, and no page-table entry lets anybody write. Whoever makes such an entry, or
+ * writes past the tables, calls physmem_own before, and invalidates what caches know of the page
+ * afterwards. So a copy has memory for what it has changed only.
+ *
  * Nobody else runs when these are called (tasks discarded, world held), but for what is noted while
  * they run: physmem_note_taken.
  */
@@ -56,19 +61,31 @@ struct physmem_rewound {
 void physmem_rewind(struct physmem_rewound *r);
 void physmem_rewind_done(void);
 
+/*
+ * About to write to @n frames from @gpa: what of them is lent becomes this sandbox's own. 0, or
+ * -ENOMEM: the host has none.
+ */
+int physmem_own(gpa_t gpa, size_t n) __must_check;
+/* A lent frame that was writable in the frozen state, because requests write to it; is it one? */
+void physmem_lent_hot(gpa_t gpa);
+bool physmem_is_lent_hot(gpa_t gpa);
+
 /* Where a restored sandbox's memory comes from. All return 0 or -errno. */
 typedef int (*phys_data_fn)(void *arg, gpa_t gpa, size_t len);
 struct phys_source {
 	/*
 	 * The platform's guest uses this process's mappings: memory is the source's, mapped, until
-	 * it is written to. Else it is copied.
+	 * it is written to. Else it is lent, or copied.
 	 */
 	bool share;
+	/* A file that has it from @offset on, for stubs to map; -1: it must be copied. */
+	int fd;
+	uint64_t offset;
 	/* Calls back with each range that holds something. */
 	int (*for_data)(const struct phys_source *s, phys_data_fn fn, void *arg);
 	/* Maps [gpa, gpa+len) privately at @at, where nothing is. With share. */
 	int (*map)(const struct phys_source *s, void *at, gpa_t gpa, size_t len);
-	/* Copies it. Without share. */
+	/* Copies it. Without share or fd. */
 	int (*read)(const struct phys_source *s, void *to, gpa_t gpa, size_t len);
 };
 /*

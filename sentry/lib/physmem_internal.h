@@ -98,7 +98,16 @@ void physmem_note_taken(gpa_t gpa, size_t n);
 void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec);
 /* The memory of [gpa, gpa+n frames) goes back to the host; it reads as zero. */
 void physmem_punch(gpa_t gpa, size_t n);
+/* Is what the frame held at the freeze in the image? Else it was zero. */
+bool physmem_is_stored(uint32_t frame);
 /* Marks a free frame as resident and zero. pm->lock held, or nobody else is there. */
 void physmem_kept_set(uint32_t frame);
+
+/* ---- physmem_lend.c ---- */
+/* From now on all frames ever handed out are lent, by the image that is in @fd. 0 or -errno. */
+int physmem_lend(int fd, uint64_t offset) __must_check;
+/* Free frames that are handed out: zero, and no longer lent. 0 or -ENOMEM. */
+int physmem_own_new(gpa_t gpa, size_t n) __must_check;
+bool physmem_any_lent(gpa_t gpa, size_t n);
 
 #endif

@@ -143,8 +143,13 @@ static int force_own(struct vma *v, uaddr_t page)
 		err = -EFAULT;
 		goto out_unlock;
 	}
-	if (!(old & PTE_FILE) && frame_refs(old & PTE_ADDR) == 1)
+	if (!(old & PTE_FILE) && frame_refs(old & PTE_ADDR) == 1) {
+		if (phys_is_lent(old & PTE_ADDR)) {
+			err = physmem_own(old & PTE_ADDR, 1);
+			mm->platform->type->as_invalidate(mm->as, page, PAGE_SIZE);
+		}
 		goto out_unlock;
+	}
 	own = frame_alloc_dirty();
 	if (own == GPA_NONE) {
 		err = -ENOMEM;

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sentry/lib/physmem_frozen.h"
 #include "sentry/mm/frozen.h"
 #include "sentry/mm/internal.h"
 
-#define COW_AROUND 8  /* neighbours copied along: a fault costs more than eight copies */
-#define COW_MOST   64 /* of a program's data, which is soon all touched: doubles with each fault */
+#define COW_AROUND  8  /* neighbours copied along: a fault costs more than eight copies */
+#define COW_MOST    64 /* of a program's data, which is soon all touched: doubles with each fault */
+#define LENT_AROUND 64 /* that a copy makes its own at once, if the others wrote to them */
 
 static int sigsegv(siginfo_t *info, uaddr_t addr, int code)
 {
@@ -79,6 +81,8 @@ static int break_cow_one(struct vma *vma, uint64_t *pte, struct copies *copies)
 	gpa_t gpa = old & PTE_ADDR, own;
 
 	if (!cow_must_copy(old)) {
+		if (physmem_own(gpa, 1))
+			return -ENOMEM;
 		pte_write(pte, pte_make(gpa, vma_access(vma)));
 		return 0;
 	}
@@ -201,6 +205,61 @@ out_unlock:
 	return err;
 }
 
+/* The entry at @va if it is of a lent page that is going to be written to anyway; else NULL. */
+static uint64_t *lent_entry(struct mm *mm, uaddr_t va)
+{
+	uint64_t *pte = pt_find(&mm->pt, va), value = pte ? pte_read(pte) : 0;
+
+	return (value & (PTE_P | PTE_RW | PTE_COW | PTE_FILE)) == PTE_P &&
+			       physmem_is_lent_hot(value & PTE_ADDR)
+		       ? pte
+		       : NULL;
+}
+
+/* How many pages from @va on are in frames one after the other from @gpa. */
+static size_t run_of(struct mm *mm, gpa_t gpa, uaddr_t va, uaddr_t end)
+{
+	size_t n = 1;
+
+	for (va += PAGE_SIZE; va < end; va += PAGE_SIZE, n++) {
+		if ((pte_read(pt_find(&mm->pt, va)) & PTE_ADDR) != gpa + n * PAGE_SIZE)
+			break;
+	}
+	return n;
+}
+
+/*
+ * A page that is only write-protected so that its first write is seen. One that is lent comes with
+ * those around it that each request writes to. 0, or -ENOMEM. pt_lock excl.
+ */
+static int make_writable(struct vma *vma, uaddr_t addr)
+{
+	uaddr_t page = PAGE_ALIGN_DOWN(addr), start = page, end = page + PAGE_SIZE, va;
+	uaddr_t low = MAX(vma->start, ALIGN_DOWN(page, LENT_AROUND * PAGE_SIZE));
+	uaddr_t high =
+		MIN(vma->end, ALIGN_DOWN(page, LENT_AROUND * PAGE_SIZE) + LENT_AROUND * PAGE_SIZE);
+	struct mm *mm = vma->mm;
+	uint64_t *pte, value;
+	int err = 0;
+
+	if (lent_entry(mm, page)) {
+		while (start > low && lent_entry(mm, start - PAGE_SIZE))
+			start -= PAGE_SIZE;
+		while (end < high && lent_entry(mm, end))
+			end += PAGE_SIZE;
+	}
+	for (va = start; va < end && !err; va += PAGE_SIZE) {
+		pte = pt_find(&mm->pt, va);
+		value = pte_read(pte);
+		if (phys_is_lent(value & PTE_ADDR))
+			err = physmem_own(value & PTE_ADDR, run_of(mm, value & PTE_ADDR, va, end));
+		if (!err)
+			pte_write(pte, value | PTE_RW | PTE_D);
+	}
+	mm->platform->type->as_invalidate(mm->as, start, end - start);
+	return err;
+}
+
 int fault_resolve(struct vma *vma, uaddr_t addr, unsigned int access)
 {
 	struct mm *mm = vma->mm;
@@ -231,8 +290,7 @@ int fault_resolve(struct vma *vma, uaddr_t addr, unsigned int access)
 		if (value & PTE_COW) {
 			err = break_cow(vma, addr);
 		} else {
-			pte_write(pte, value | PTE_RW | PTE_D);
-			mm->platform->type->as_invalidate(mm->as, PAGE_ALIGN_DOWN(addr), PAGE_SIZE);
+			err = make_writable(vma, addr);
 		}
 	}
 	write_unlock(&mm->pt_lock);

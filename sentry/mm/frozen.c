@@ -54,6 +54,7 @@ void mm_freeze_protect(struct mm *mm)
 
 			if (!is_private(value) || !(value & PTE_RW))
 				continue;
+			physmem_lent_hot(value & PTE_ADDR);
 			pte_write(pte, value & ~PTE_RW);
 			any = true;
 		}

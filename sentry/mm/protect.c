@@ -13,8 +13,9 @@ uint64_t pte_reprotect(const struct vma *vma, uint64_t pte)
 	if (!access)
 		return next; /* kept, unreachable */
 	next |= PTE_P | PTE_US | PTE_A;
-	/* Pages that are not this mm's alone stay read-only until the first write. */
-	if ((access & ACCESS_WRITE) && !(pte & (PTE_COW | PTE_FILE)))
+	/* Pages that are not this mm's alone, or lent, stay read-only until the first write. */
+	if ((access & ACCESS_WRITE) && !(pte & (PTE_COW | PTE_FILE)) &&
+	    !phys_is_lent(pte & PTE_ADDR))
 		next |= PTE_RW | PTE_D;
 	if (!(access & ACCESS_EXEC))
 		next |= PTE_NX;
