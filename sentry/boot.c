@@ -480,42 +480,51 @@ void sentry_run(int dtb_fd, struct boot_result *result)
 		console_finish(b.init.console);
 }
 
+/* A function's process, before what it is to become is known, or after. */
+static int lock_function(struct boot *b, const struct platform_type *type)
+{
+	const struct lockdown_needs needs = {.function = true};
+	char why[512];
+
+	return lockdown(type, &needs, why, sizeof(why)) ? fail(b, EXIT_KVMSBOX, "%s", why) : 0;
+}
+
 bool sentry_restore_prepare(const char *platform, struct boot_result *result)
 {
 	struct boot b = {.result = result};
+	const struct platform_type *type;
 	char why[512];
 
 	memset(result, 0, sizeof(*result));
 	forward_block_signals();
-	if (!snapshot_restore_prepare(platform, why, sizeof(why)))
-		return true;
+	type = snapshot_restore_prepare(platform, why, sizeof(why));
+	if (type)
+		return !lock_function(&b, type);
 	fail(&b, EXIT_KVMSBOX, "%s", why);
 	return false;
 }
 
-void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
-		    struct boot_result *result)
+void sentry_restore(const int image[FN_IMAGE_FDS], int channel, const char *platform,
+		    unsigned int poll_percent, struct boot_result *result)
 {
-	const struct lockdown_needs needs = {.function = true};
+	/* Who was prepared is locked down, and has the root's file. */
+	bool locked = image[1] >= 0;
 	struct boot b = {.result = result};
-	const struct platform_type *type;
 	char why[512] = "";
 	int err;
 
 	memset(result, 0, sizeof(*result));
 	b.start = monotonic_ns();
-	forward_block_signals();
-	if (snapshot_restore(image_fd, platform, &b.kernel, why, sizeof(why))) {
+	if (!locked)
+		forward_block_signals();
+	if (snapshot_restore(image[0], image[1], platform, &b.kernel, why, sizeof(why))) {
 		fail(&b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
-	type = b.kernel->platform->type;
-	fast_restored(type, poll_percent);
-	if (lockdown(type, &needs, why, sizeof(why))) {
-		fail(&b, EXIT_KVMSBOX, "%s", why);
+	fast_restored(b.kernel->platform->type, poll_percent);
+	if (!locked && lock_function(&b, b.kernel->platform->type))
 		return;
-	}
-	err = snapshot_adopt(b.kernel, image_fd);
+	err = snapshot_adopt(b.kernel, image[0]);
 	if (err) {
 		fail(&b, EXIT_KVMSBOX, "can't set the sandbox up: %s", strerror(-err));
 		return;

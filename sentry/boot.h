@@ -6,6 +6,7 @@
 #ifndef SENTRY_BOOT_H
 #define SENTRY_BOOT_H
 
+#include "sentry/fnchan.h"
 #include "sentry/lib/types.h"
 
 /* Exit statuses as container users know them. */
@@ -29,16 +30,18 @@ struct boot_result {
 void sentry_run(int dtb_fd, struct boot_result *result);
 
 /*
- * What can be done for sentry_restore before it is known what is to be restored; the forwarded
+ * What can be done for sentry_restore before it is known what is to be restored, lockdown included:
+ * to be followed by a sentry_restore that is given the root's file. The forwarded
  * signals are blocked from then on. False: @result says why not.
  */
 bool sentry_restore_prepare(const char *platform, struct boot_result *result);
 /*
- * The same for the sandbox in the snapshot on @image_fd, which serves a function over @channel.
+ * The same for the sandbox in the snapshot @image (FN_IMAGE's descriptors), which serves a function
+ * over @channel. Its second one -1: the file is opened.
  * @platform: NULL for the one it was made on. @poll_percent: as in the configuration.
  */
-void sentry_restore(int image_fd, int channel, const char *platform, unsigned int poll_percent,
-		    struct boot_result *result);
+void sentry_restore(const int image[FN_IMAGE_FDS], int channel, const char *platform,
+		    unsigned int poll_percent, struct boot_result *result);
 /* The same for the sandbox in the file @file, until its init has ended. */
 struct snapshot_file;
 struct restore_args {

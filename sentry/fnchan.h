@@ -47,7 +47,7 @@ enum fn_type {
 	FN_SNAPSHOT,   /* to a ready sandbox: FN_IMAGE */
 	/* from the sandbox */
 	FN_READY = 64, /* .ready */
-	FN_IMAGE,      /* the snapshot: a sealed memfd (SCM_RIGHTS), for kvmsbox restore */
+	FN_IMAGE,      /* the snapshot, for kvmsbox restore (see below) */
 	FN_FAILED,     /* data: one line, why; .done.status */
 	FN_STDOUT,     /* stdio: data */
 	FN_STDERR,     /* data */
@@ -82,6 +82,13 @@ enum fn_type {
  * way that the receiver hasn't said FN_WINDOW for, so that one slow stream doesn't stop the others.
  */
 #define FN_STREAM_WINDOW 262144
+
+/*
+ * FN_IMAGE comes with two descriptors (SCM_RIGHTS): a sealed memory file, and the file that the root
+ * file system is in. A server hands both to a blank (kvmsbox restore --blank), also by FN_IMAGE: it
+ * is locked down by then, and can open nothing.
+ */
+#define FN_IMAGE_FDS 2
 
 struct fn_msg {
 	uint32_t type; /* enum fn_type */

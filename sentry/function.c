@@ -66,21 +66,22 @@ static struct {
 /* ---- the channel ---- */
 
 /* False: the server is gone. */
-static bool send_fd(struct fn_msg *m, const void *data, size_t len, int fd)
+/* @fds: NULL, or FN_IMAGE_FDS of them. */
+static bool send_fds(struct fn_msg *m, const void *data, size_t len, const int *fds)
 {
 	struct iovec iov[2] = {{m, sizeof(*m)}, {(void *)(uintptr_t)data, len}};
 	union {
 		struct cmsghdr h;
-		uint8_t space[CMSG_SPACE(sizeof(int))];
-	} c = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)),
+		uint8_t space[CMSG_SPACE(FN_IMAGE_FDS * sizeof(int))];
+	} c = {.h = {.cmsg_len = CMSG_LEN(FN_IMAGE_FDS * sizeof(int)),
 		     .cmsg_level = SOL_SOCKET,
 		     .cmsg_type = SCM_RIGHTS}};
 	struct msghdr h = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
 	ssize_t n;
 
 	m->len = (uint32_t)len;
-	if (fd >= 0) {
-		memcpy(CMSG_DATA(&c.h), &fd, sizeof(fd));
+	if (fds) {
+		memcpy(CMSG_DATA(&c.h), fds, FN_IMAGE_FDS * sizeof(int));
 		h.msg_control = &c;
 		h.msg_controllen = sizeof(c.space);
 	}
@@ -92,7 +93,7 @@ static bool send_fd(struct fn_msg *m, const void *data, size_t len, int fd)
 
 bool function_send(struct fn_msg *m, const void *data, size_t len)
 {
-	return send_fd(m, data, len, -1);
+	return send_fds(m, data, len, NULL);
 }
 
 uint8_t *function_buffer(void)
@@ -401,6 +402,7 @@ static bool finish(uint32_t flags)
 /* A message of the server's. False: leave. */
 static bool handle_message(void)
 {
+	const int image[FN_IMAGE_FDS] = {snapshot_image(), physmem_file_fd()};
 	struct fn_msg m = {.type = FN_IMAGE};
 
 	if (!receive())
@@ -422,7 +424,7 @@ static bool handle_message(void)
 	case FN_CANCEL:
 		return fn.phase != SERVING || finish(FN_CANCELLED);
 	case FN_SNAPSHOT:
-		return fn.phase == READY && send_fd(&m, NULL, 0, snapshot_image());
+		return fn.phase == READY && send_fds(&m, NULL, 0, image);
 	default:
 		log_error("function: unknown message %u", fn.in_wire.msg.type);
 		return false;

@@ -76,15 +76,16 @@ long snapshot_learn(struct kernel *k);
 /*
  * A process that is going to restore something on @platform ("auto" for the usual one) does what
  * can be done before it knows what. snapshot_restore does it, if need be; to do it in vain costs no
- * more than time. 0, or -errno with one line in @why.
+ * more than time. NULL, with one line in @why: it can't.
  */
-int snapshot_restore_prepare(const char *platform, char *why, size_t size) __must_check;
+const struct platform_type *snapshot_restore_prepare(const char *platform, char *why, size_t size);
 /*
- * Instead of booting: this process becomes the sandbox of the image @fd, which it keeps. @platform:
+ * Instead of booting: this process becomes the sandbox of the image @fd, which it keeps; @root: the
+ * file that its root file system is in, or -1: it is opened. @platform:
  * NULL for the one it was made on. Before lockdown; then snapshot_adopt makes it the frozen state,
  * for snapshot_resume. 0, or -errno with one line in @why.
  */
-int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why,
+int snapshot_restore(int fd, int root, const char *platform, struct kernel **out, char *why,
 		     size_t size) __must_check;
 /*
  * The same from a file, which must stay open; it becomes an ordinary sandbox. @stdio: host

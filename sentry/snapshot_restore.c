@@ -40,6 +40,7 @@ struct restore {
 	const void *fdt;
 	size_t fdt_size;
 	struct snapshot_meta meta;
+	int root; /* the file of the root file system; -1: to be opened */
 	char *why;
 	size_t size;
 };
@@ -186,7 +187,7 @@ static int map_memory(struct restore *r, const struct platform_type *type)
 
 static int open_root(struct restore *r)
 {
-	int fd = open(r->meta.root_path, O_RDONLY | O_CLOEXEC), err;
+	int fd = r->root >= 0 ? r->root : open(r->meta.root_path, O_RDONLY | O_CLOEXEC), err;
 	bool same;
 	uint64_t identity[SNAPSHOT_IDENTITY];
 	uint8_t hash[SNAPSHOT_ROOT_HASH];
@@ -290,7 +291,8 @@ static int check_boot(struct restore *r)
 /* What was prepared. */
 static __host_state struct platform *prepared;
 
-int snapshot_restore_prepare(const char *name, char *why, size_t size)
+/* 0 or -errno. */
+static int prepare(const char *name, char *why, size_t size)
 {
 	struct restore r = {.why = why, .size = size};
 	const struct platform_type *type = platform_find(name, why, size);
@@ -314,6 +316,11 @@ int snapshot_restore_prepare(const char *name, char *why, size_t size)
 	return err ? fail(&r, err, "can't start the platform") : 0;
 }
 
+const struct platform_type *snapshot_restore_prepare(const char *name, char *why, size_t size)
+{
+	return prepare(name, why, size) ? NULL : prepared->type;
+}
+
 /* From an image to a kernel with a platform. */
 static int restore(struct restore *r, const char *platform, struct kernel **out)
 {
@@ -331,7 +338,7 @@ static int restore(struct restore *r, const char *platform, struct kernel **out)
 			 prepared->type->name, platform);
 		return -EINVAL;
 	}
-	err = prepared ? 0 : snapshot_restore_prepare(platform, r->why, r->size);
+	err = prepared ? 0 : prepare(platform, r->why, r->size);
 	if (err)
 		return err;
 	err = map_kernel(r) ?: map_memory(r, prepared->type) ?: open_root(r);
@@ -354,9 +361,10 @@ static int restore(struct restore *r, const char *platform, struct kernel **out)
 	return 0;
 }
 
-int snapshot_restore(int fd, const char *platform, struct kernel **out, char *why, size_t size)
+int snapshot_restore(int fd, int root, const char *platform, struct kernel **out, char *why,
+		     size_t size)
 {
-	struct restore r = {.source.fd = fd, .why = why, .size = size};
+	struct restore r = {.source.fd = fd, .root = root, .why = why, .size = size};
 
 	has_view = true;
 	return map_view(&r) ?: restore(&r, platform, out);
@@ -390,6 +398,7 @@ int snapshot_restore_file(const struct snapshot_file *file, const char *platform
 {
 	struct restore r = {.source.file = file,
 			    .source.fd = file->fd,
+			    .root = -1,
 			    .fdt = file->fdt,
 			    .fdt_size = file->fdt_size,
 			    .why = why,

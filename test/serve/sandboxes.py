@@ -110,6 +110,17 @@ class Server:
                 found.append(int(p))
         return found
 
+    @staticmethod
+    def locked(pid):
+        """Has the process given up its rights? None: it is gone."""
+        try:
+            with open(f"/proc/{pid}/status") as f:
+                fields = dict(line.split(":", 1) for line in f)
+        except OSError:
+            return None
+        return [fields[k].strip() for k in ("Seccomp", "NoNewPrivs")] == ["2", "1"] and \
+            not int(fields["CapEff"], 16)
+
     def stop(self):
         self.proc.terminate()
         try:
@@ -154,6 +165,13 @@ def test_kinds(s):
     check("a crash is a 5xx", all(500 <= g < 600 for g in got), got)
     got = [s.call("spin", b"")[0] for _ in range(2)]
     check("a loop is a 504", got == [504, 504], got)
+    # Those that wait to become one included; one that has just been started is not yet.
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(s.locked(p) is False for p in s.sandboxes()):
+        time.sleep(0.05)
+    got = [(p, s.locked(p)) for p in s.sandboxes()]
+    check("every sandbox is locked down", len(got) > 4 and
+          not [g for g in got if g[1] is False], got)
     big = os.urandom(2 << 20)
     got = s.call("echo", big)
     check("2 MiB there and back", got == (200, big), got[0], len(got[1]))

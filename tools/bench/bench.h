@@ -20,6 +20,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "sentry/fnchan.h"
+
 #define MAX_COLUMNS 16
 #define MAX_ROWS    96
 #define MAX_ROUNDS  200
@@ -250,14 +252,14 @@ int sandbox_start(struct bench *b, const struct column *col, enum image image,
 		  const char *const *argv, struct sandbox *s);
 /* A copy of what @image holds; image < 0: a blank that becomes one by sandbox_become(). */
 int sandbox_restore(struct bench *b, const struct column *col, int image, struct sandbox *s);
-int sandbox_become(struct bench *b, struct sandbox *s, int image);
+int sandbox_become(struct bench *b, struct sandbox *s, const int image[FN_IMAGE_FDS]);
 /* Waits for FN_READY. */
 int sandbox_ready(struct bench *b, struct sandbox *s, struct fn_msg *ready);
 /* A request, and its end, up to FN_READY; what is answered has to be @want. */
 int sandbox_invoke(struct bench *b, struct sandbox *s, const char *body);
 int sandbox_answer(struct bench *b, struct sandbox *s, const char *want, struct fn_msg *ready);
-/* The descriptor of its snapshot, or -1. */
-int sandbox_image(struct bench *b, struct sandbox *s);
+/* Its snapshot. */
+int sandbox_image(struct bench *b, struct sandbox *s, int image[FN_IMAGE_FDS]);
 /* Closes the channel; sandbox_end() then waits for the process. */
 void sandbox_close(struct sandbox *s);
 void sandbox_end(struct sandbox *s);

@@ -130,29 +130,29 @@ static int sent(struct bench *b, ssize_t n, size_t want)
 		       : bench_fail(b, "the channel is closed: %s", function_last_words(b));
 }
 
-int sandbox_become(struct bench *b, struct sandbox *s, int image)
+int sandbox_become(struct bench *b, struct sandbox *s, const int image[FN_IMAGE_FDS])
 {
 	struct fn_msg m = {.type = FN_IMAGE};
 	struct iovec iov = {&m, sizeof(m)};
 	union {
 		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(FN_IMAGE_FDS * sizeof(int))];
 	} c = {.h = {.cmsg_level = SOL_SOCKET,
 		     .cmsg_type = SCM_RIGHTS,
-		     .cmsg_len = CMSG_LEN(sizeof(int))}};
+		     .cmsg_len = CMSG_LEN(FN_IMAGE_FDS * sizeof(int))}};
 	struct msghdr h = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof(c)};
 
-	memcpy(CMSG_DATA(&c.h), &image, sizeof(image));
+	memcpy(CMSG_DATA(&c.h), image, FN_IMAGE_FDS * sizeof(int));
 	return sent(b, sendmsg(s->channel, &h, MSG_NOSIGNAL), sizeof(m));
 }
 
 /*
- * Messages until one of @type, which is left in @m. Output is collected in @out, if there is one; a
- * descriptor that came is left in *@fd.
+ * Messages until one of @type, which is left in @m. Output is collected in @out, if there is one;
+ * descriptors that came are left in @fds.
  */
 static int receive(struct bench *b, struct sandbox *s, unsigned int type, struct fn_msg *m,
-		   char *out, size_t size, int *fd)
+		   char *out, size_t size, int *fds)
 {
 	static char data[FN_DATA_MAX];
 	size_t used = 0;
@@ -161,7 +161,7 @@ static int receive(struct bench *b, struct sandbox *s, unsigned int type, struct
 		struct iovec iov[2] = {{m, sizeof(*m)}, {data, sizeof(data)}};
 		union {
 			struct cmsghdr h;
-			char space[CMSG_SPACE(sizeof(int))];
+			char space[CMSG_SPACE(FN_IMAGE_FDS * sizeof(int))];
 		} c = {0};
 		struct msghdr h = {.msg_iov = iov,
 				   .msg_iovlen = 2,
@@ -178,8 +178,9 @@ static int receive(struct bench *b, struct sandbox *s, unsigned int type, struct
 							    : strerror(errno));
 		if (n < (ssize_t)sizeof(*m) || m->len != (size_t)n - sizeof(*m))
 			return bench_fail(b, "the sandbox ended: %s", function_last_words(b));
-		if (h.msg_controllen && c.h.cmsg_type == SCM_RIGHTS && fd && *fd < 0)
-			memcpy(fd, CMSG_DATA(&c.h), sizeof(*fd));
+		if (h.msg_controllen && c.h.cmsg_type == SCM_RIGHTS && fds &&
+		    c.h.cmsg_len == CMSG_LEN(FN_IMAGE_FDS * sizeof(int)))
+			memcpy(fds, CMSG_DATA(&c.h), FN_IMAGE_FDS * sizeof(int));
 		if (m->type == FN_FAILED)
 			return bench_fail(b, "%.*s", (int)m->len, data);
 		if (out && (m->type == FN_STDOUT || m->type == FN_DONE)) {
@@ -230,20 +231,15 @@ int sandbox_answer(struct bench *b, struct sandbox *s, const char *want, struct 
 	return sandbox_ready(b, s, ready);
 }
 
-int sandbox_image(struct bench *b, struct sandbox *s)
+int sandbox_image(struct bench *b, struct sandbox *s, int image[FN_IMAGE_FDS])
 {
 	struct fn_msg m = {.type = FN_SNAPSHOT};
-	int fd = -1;
 
+	image[0] = -1;
 	if (sent(b, send(s->channel, &m, sizeof(m), MSG_NOSIGNAL), sizeof(m)) ||
-	    receive(b, s, FN_IMAGE, &m, NULL, 0, &fd)) {
-		if (fd >= 0)
-			close(fd);
+	    receive(b, s, FN_IMAGE, &m, NULL, 0, image))
 		return -1;
-	}
-	if (fd < 0)
-		bench_fail(b, "a snapshot came without its descriptor");
-	return fd;
+	return image[0] < 0 ? bench_fail(b, "a snapshot came without its descriptors") : 0;
 }
 
 void sandbox_close(struct sandbox *s)

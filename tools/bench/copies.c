@@ -107,20 +107,25 @@ int measure_reset(struct bench *b, const struct row *row, const struct column *c
 	return 0;
 }
 
-/* A function at its snapshot point, and its snapshot. Returns the descriptor, or -1. */
+/* A function at its snapshot point, and its snapshot. */
 static int template(struct bench *b, const struct column *col, enum image image,
-		    const char *const *argv)
+		    const char *const *argv, int fds[FN_IMAGE_FDS])
 {
 	struct fn_msg ready;
 	struct sandbox s;
-	int fd = -1;
+	int err;
 
 	if (sandbox_start(b, col, image, argv, &s))
 		return -1;
-	if (!sandbox_ready(b, &s, &ready))
-		fd = sandbox_image(b, &s);
+	err = sandbox_ready(b, &s, &ready) ?: sandbox_image(b, &s, fds);
 	sandbox_end(&s);
-	return fd;
+	return err;
+}
+
+static void template_close(const int fds[FN_IMAGE_FDS])
+{
+	for (int i = 0; i < FN_IMAGE_FDS; i++)
+		close(fds[i]);
 }
 
 /*
@@ -174,14 +179,14 @@ static int wait_blank(struct bench *b, const struct sandbox *s)
 }
 
 /* One copy, to FN_READY. The first ones are also asked whether they work. */
-static int one_copy(struct bench *b, const struct column *col, int image, bool blank, bool ask,
-		    double *took)
+static int one_copy(struct bench *b, const struct column *col, const int image[FN_IMAGE_FDS],
+		    bool blank, bool ask, double *took)
 {
 	struct fn_msg ready;
 	struct sandbox s;
 	int err;
 
-	err = sandbox_restore(b, col, blank ? -1 : image, &s);
+	err = sandbox_restore(b, col, blank ? -1 : image[0], &s);
 	if (!err && blank) {
 		err = wait_blank(b, &s);
 		s.start_ns = clock_ns();
@@ -204,15 +209,14 @@ int measure_clone(struct bench *b, const struct row *row, const struct column *c
 	bool blank = row->arg;
 	uint64_t spent = 0;
 	double took;
-	int image, err;
+	int image[FN_IMAGE_FDS], err;
 
 	if (col->kind == COL_NATIVE)
 		return native_pages(b, col, v);
 	err = function_column(b, col);
 	if (err)
 		return err;
-	image = template(b, col, IMAGE_SMALL, pages);
-	if (image < 0)
+	if (template(b, col, IMAGE_SMALL, pages, image))
 		return -1;
 	/* The first ones find everything cold. */
 	err = one_copy(b, col, image, blank, true, &took) ||
@@ -225,7 +229,7 @@ int measure_clone(struct bench *b, const struct row *row, const struct column *c
 		err = one_copy(b, col, image, blank, false, &t.v[t.n]);
 		spent += (uint64_t)t.v[t.n++];
 	}
-	close(image);
+	template_close(image);
 	if (!err)
 		*v = median(&t);
 	return err;
@@ -270,8 +274,9 @@ static int native_copies(struct bench *b, const struct column *col, double *v)
  * Starts @count copies, two per processor at a time, as kvmsbox serve has it, or (@ask) sends each
  * a request. *@n: how many were begun. Returns SKIP at @end.
  */
-static int each_copy(struct bench *b, const struct column *col, int image, struct sandbox *all,
-		     unsigned int count, unsigned int *n, bool ask, uint64_t end)
+static int each_copy(struct bench *b, const struct column *col, const int *image,
+		     struct sandbox *all, unsigned int count, unsigned int *n, bool ask,
+		     uint64_t end)
 {
 	unsigned int at_once = 2 * (unsigned int)sysconf(_SC_NPROCESSORS_ONLN), done = 0;
 	struct fn_msg m;
@@ -284,7 +289,7 @@ static int each_copy(struct bench *b, const struct column *col, int image, struc
 			err = SKIP;
 		} else if (*n < count && *n < done + at_once) {
 			err = ask ? sandbox_invoke(b, &all[*n], "x")
-				  : sandbox_restore(b, col, image, &all[*n]);
+				  : sandbox_restore(b, col, image[0], &all[*n]);
 			*n += !err;
 		} else if (ask) {
 			err = sandbox_answer(b, &all[done++], python_answer, &m);
@@ -318,7 +323,8 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	unsigned int n = 0, asked, some, i;
 	uint64_t start, end, took;
 	double used = NAN;
-	int image, err;
+	int image[FN_IMAGE_FDS], err;
+	bool templated;
 	long after;
 
 	if (before < (long)b->copies * COPY_ROOM_KIB) {
@@ -337,8 +343,8 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	all = calloc(b->copies, sizeof(*all));
 	if (!all)
 		die("out of memory");
-	image = template(b, col, IMAGE_APPS, python);
-	err = image < 0 ? -1 : 0;
+	err = template(b, col, IMAGE_APPS, python, image);
+	templated = !err;
 	start = clock_ns();
 	end = start + COPIES_LIMIT_S * 1000000000ull;
 	if (!err)
@@ -363,8 +369,8 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 		sandbox_close(&all[i]);
 	for (i = 0; i < n; i++)
 		sandbox_end(&all[i]);
-	if (image >= 0)
-		close(image);
+	if (templated)
+		template_close(image);
 	free(all);
 	return err;
 }

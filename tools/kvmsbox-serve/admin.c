@@ -118,7 +118,7 @@ static json_t *function_json(struct function *f)
 	if (f->failure)
 		json_object_set_new(o, "failure", json_string(f->failure));
 	set_uint(o, "version", f->version);
-	json_object_set_new(o, "snapshot", json_boolean(f->image_fd >= 0));
+	json_object_set_new(o, "snapshot", json_boolean(f->image[0] >= 0));
 	set_uint(o, "min", fc->instances.min);
 	set_uint(o, "max", fc->instances.max);
 	json_object_set_new(o, "instances", states_json(f));

@@ -16,18 +16,25 @@
 /* One message that the socket had no room for. */
 struct packet {
 	struct list_head node;
-	int fd;
+	int fds[FN_IMAGE_FDS]; /* -1: none */
 	size_t len;
 	char data[];
 };
+
+static void close_fds(const int fds[FN_IMAGE_FDS])
+{
+	for (int k = 0; k < FN_IMAGE_FDS; k++) {
+		if (fds[k] >= 0)
+			close(fds[k]);
+	}
+}
 
 static void free_packets(struct instance *i)
 {
 	struct packet *p, *tmp;
 
 	list_for_each_entry_safe (p, tmp, &i->out, node) {
-		if (p->fd >= 0)
-			close(p->fd);
+		close_fds(p->fds);
 		free(p);
 	}
 	list_init(&i->out);
@@ -57,22 +64,26 @@ void instance_pause(struct instance *i, bool pause)
 	set_events(i);
 }
 
-static ssize_t send_packet(struct instance *i, const struct iovec *iov, size_t n, int fd)
+/* @fds: NULL, or as in a packet. */
+static ssize_t send_packet(struct instance *i, const struct iovec *iov, size_t n, const int *fds)
 {
 	union {
 		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(FN_IMAGE_FDS * sizeof(int))];
 	} control = {0};
 	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
+	size_t nfds = 0;
 	ssize_t sent;
 
-	if (fd >= 0) {
+	while (fds && nfds < FN_IMAGE_FDS && fds[nfds] >= 0)
+		nfds++;
+	if (nfds) {
 		msg.msg_control = control.space;
-		msg.msg_controllen = sizeof(control.space);
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
 		CMSG_FIRSTHDR(&msg)->cmsg_level = SOL_SOCKET;
 		CMSG_FIRSTHDR(&msg)->cmsg_type = SCM_RIGHTS;
-		CMSG_FIRSTHDR(&msg)->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof(fd));
+		CMSG_FIRSTHDR(&msg)->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), fds, nfds * sizeof(int));
 	}
 	do
 		sent = sendmsg(i->channel.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -83,7 +94,7 @@ static ssize_t send_packet(struct instance *i, const struct iovec *iov, size_t n
 }
 
 static void queue_packet(struct instance *i, const struct fn_msg *m, const void *data, size_t n,
-			 int fd)
+			 const int *fds)
 {
 	struct packet *p = malloc(sizeof(*p) + sizeof(*m) + n);
 
@@ -94,7 +105,8 @@ static void queue_packet(struct instance *i, const struct fn_msg *m, const void 
 		timer_set(&i->timer, loop_now());
 		return;
 	}
-	p->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 16) : -1;
+	for (int k = 0; k < FN_IMAGE_FDS; k++)
+		p->fds[k] = fds && fds[k] >= 0 ? fcntl(fds[k], F_DUPFD_CLOEXEC, 16) : -1;
 	p->len = sizeof(*m) + n;
 	memcpy(p->data, m, sizeof(*m));
 	if (n)
@@ -104,7 +116,8 @@ static void queue_packet(struct instance *i, const struct fn_msg *m, const void 
 	set_events(i);
 }
 
-void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n, int fd)
+void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n,
+		   const int *fds)
 {
 	struct fn_msg copy = *m;
 	struct iovec iov[2] = {{&copy, sizeof(copy)}, {(void *)(uintptr_t)data, n}};
@@ -114,10 +127,10 @@ void instance_send(struct instance *i, const struct fn_msg *m, const void *data,
 		return;
 	copy.len = (uint32_t)n;
 	if (!i->nout)
-		sent = send_packet(i, iov, n ? 2 : 1, fd);
+		sent = send_packet(i, iov, n ? 2 : 1, fds);
 	/* Other errors: the channel is closed, and its watch says so. */
 	if (sent == -EAGAIN)
-		queue_packet(i, &copy, data, n, fd);
+		queue_packet(i, &copy, data, n, fds);
 }
 
 bool channel_flush(struct instance *i)
@@ -128,23 +141,22 @@ bool channel_flush(struct instance *i)
 	while (!list_empty(&i->out)) {
 		p = list_first_entry(&i->out, struct packet, node);
 		iov = (struct iovec){p->data, p->len};
-		if (send_packet(i, &iov, 1, p->fd) == -EAGAIN)
+		if (send_packet(i, &iov, 1, p->fds) == -EAGAIN)
 			return false;
 		list_del(&p->node);
 		i->nout--;
-		if (p->fd >= 0)
-			close(p->fd);
+		close_fds(p->fds);
 		free(p);
 	}
 	set_events(i);
 	return true;
 }
 
-/* Takes the descriptor out of a message; closes more than one. */
-static int take_fd(struct msghdr *msg)
+/* Takes the descriptors out of a message; closes more than there should be. */
+static void take_fds(struct msghdr *msg, int taken[FN_IMAGE_FDS])
 {
+	int fds[MAX_FDS], count = 0;
 	struct cmsghdr *c;
-	int fd = -1, fds[MAX_FDS];
 	size_t n;
 
 	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
@@ -153,16 +165,15 @@ static int take_fd(struct msghdr *msg)
 		n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), ARRAY_SIZE(fds));
 		memcpy(fds, CMSG_DATA(c), n * sizeof(int));
 		for (size_t k = 0; k < n; k++) {
-			if (fd < 0)
-				fd = fds[k];
+			if (count < FN_IMAGE_FDS)
+				taken[count++] = fds[k];
 			else
 				close(fds[k]);
 		}
 	}
-	return fd;
 }
 
-int channel_receive(struct instance *i, struct fn_msg *m, const char **bytes, int *fd)
+int channel_receive(struct instance *i, struct fn_msg *m, const char **bytes, int fds[FN_IMAGE_FDS])
 {
 	static char data[FN_DATA_MAX + 1];
 	union {
@@ -176,13 +187,13 @@ int channel_receive(struct instance *i, struct fn_msg *m, const char **bytes, in
 			     .msg_controllen = sizeof(control.space)};
 	ssize_t n = recvmsg(i->channel.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	*fd = -1;
+	fds[0] = fds[1] = -1;
 	*bytes = data;
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
 	if (n == 0)
 		return 0;
-	*fd = take_fd(&msg);
+	take_fds(&msg, fds);
 	if ((size_t)n < sizeof(*m) || m->len != (size_t)n - sizeof(*m) || m->len > FN_DATA_MAX ||
 	    msg.msg_flags & MSG_TRUNC)
 		return -EPROTO;

@@ -109,7 +109,7 @@ static void send_type(struct instance *i, enum fn_type type)
 {
 	struct fn_msg m = {.type = type};
 
-	instance_send(i, &m, NULL, 0, -1);
+	instance_send(i, &m, NULL, 0, NULL);
 }
 
 /* The channel has room again. */
@@ -338,7 +338,7 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 	}
 	if (i->current)
 		count_start(i, loop_now() - i->started);
-	if (i->cold && i->current && i->config->snapshot && f->image_fd < 0 &&
+	if (i->cold && i->current && i->config->snapshot && f->image[0] < 0 &&
 	    !f->snapshot_failed) {
 		set_state(i, INST_SNAPSHOT);
 		timer_set(&i->timer, loop_now() + i->config->limits.start);
@@ -356,15 +356,14 @@ static bool is_sealed(int fd)
 	return seals >= 0 && (seals & want) == want;
 }
 
-static void got_image(struct instance *i, const struct fn_msg *m, int *fd)
+static void got_image(struct instance *i, const struct fn_msg *m, int fds[FN_IMAGE_FDS])
 {
-	if (i->state != INST_SNAPSHOT || *fd < 0 || !is_sealed(*fd)) {
+	if (i->state != INST_SNAPSHOT || fds[0] < 0 || !is_sealed(fds[0])) {
 		i->function->snapshot_failed = true;
 		bad_message(i, m);
 		return;
 	}
-	pool_image(i, *fd);
-	*fd = -1;
+	pool_image(i, fds);
 	become_ready(i);
 }
 
@@ -437,7 +436,8 @@ static void got_other(struct instance *i, const struct fn_msg *m, const char *da
 	}
 }
 
-static void dispatch(struct instance *i, const struct fn_msg *m, const char *data, int *fd)
+static void dispatch(struct instance *i, const struct fn_msg *m, const char *data,
+		     int fds[FN_IMAGE_FDS])
 {
 	if (!i->function) {
 		bad_message(i, m);
@@ -448,7 +448,7 @@ static void dispatch(struct instance *i, const struct fn_msg *m, const char *dat
 		got_ready(i, m);
 		break;
 	case FN_IMAGE:
-		got_image(i, m, fd);
+		got_image(i, m, fds);
 		break;
 	case FN_FAILED:
 		got_failed(i, m, data);
@@ -466,14 +466,16 @@ static int receive(struct instance *i)
 {
 	const char *data;
 	struct fn_msg m;
-	int fd, ret = channel_receive(i, &m, &data, &fd);
+	int fds[FN_IMAGE_FDS], ret = channel_receive(i, &m, &data, fds);
 
 	if (ret == -EPROTO)
 		instance_kill(i, "protocol: a message of the wrong size");
 	else if (ret > 0)
-		dispatch(i, &m, data, &fd);
-	if (fd >= 0)
-		close(fd);
+		dispatch(i, &m, data, fds);
+	for (int k = 0; k < FN_IMAGE_FDS; k++) {
+		if (fds[k] >= 0)
+			close(fds[k]);
+	}
 	return ret == -EPROTO ? 1 : ret;
 }
 
@@ -643,7 +645,7 @@ static struct instance *take_blank(struct function *f)
 	struct fn_msg m = {.type = FN_IMAGE};
 	struct instance *i;
 
-	if (list_empty(&server.blanks) || f->image_fd < 0)
+	if (list_empty(&server.blanks) || f->image[0] < 0)
 		return NULL;
 	i = list_first_entry(&server.blanks, struct instance, node);
 	list_del(&i->node);
@@ -651,7 +653,7 @@ static struct instance *take_blank(struct function *f)
 	i->state = INST_STARTING;
 	i->started = i->since = loop_now();
 	join_function(i, f);
-	instance_send(i, &m, NULL, 0, f->image_fd);
+	instance_send(i, &m, NULL, 0, f->image);
 	server.blank_starts++;
 	return i;
 }
@@ -659,13 +661,13 @@ static struct instance *take_blank(struct function *f)
 struct instance *instance_start(struct function *f)
 {
 	struct instance *i = take_blank(f);
-	bool cold = f->image_fd < 0;
+	bool cold = f->image[0] < 0;
 	struct spawned s;
 	int err;
 
 	if (i)
 		return i;
-	err = cold ? spawn_cold(f->config, &s) : spawn_restore(f->image_fd, &s);
+	err = cold ? spawn_cold(f->config, &s) : spawn_restore(f->image[0], &s);
 	if (err)
 		return ERR_PTR(err);
 	i = instance_new(&s, INST_STARTING);
@@ -731,7 +733,7 @@ void instance_invoke(struct instance *i, struct request *r, const void *data, si
 		m.flags |= FN_KEEP;
 	else
 		i->since_reset = 0;
-	instance_send(i, &m, data, n, -1);
+	instance_send(i, &m, data, n, NULL);
 	explicit_bzero(&m, sizeof(m));
 }
 

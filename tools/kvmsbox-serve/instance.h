@@ -26,7 +26,7 @@ struct kind_ops {
 
 extern const struct kind_ops kind_stdio, kind_http, kind_lambda;
 
-/* Starts one: cold, or from f->image_fd. ERR_PTR if there can't be a process. */
+/* Starts one: cold, or from f->image. ERR_PTR if there can't be a process. */
 struct instance *instance_start(struct function *f) __must_check;
 /* A process that waits for an image. */
 int instance_start_blank(void) __must_check;
@@ -38,8 +38,9 @@ void instance_finish(struct instance *i, bool cancel);
 void instance_end(struct instance *i);
 /* At once, with SIGKILL. Its request, if any, ends with @why. */
 void instance_kill(struct instance *i, const char *why);
-/* Sends a message; waits in @i->out if the channel is full. @fd: passed, or -1. */
-void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n, int fd);
+/* Sends a message; waits in @i->out if the channel is full. @fds: FN_IMAGE_FDS to pass, or NULL. */
+void instance_send(struct instance *i, const struct fn_msg *m, const void *data, size_t n,
+		   const int *fds);
 /* Fills in and sends FN_INVOKE, with the beginning of the body. */
 void instance_invoke(struct instance *i, struct request *r, const void *data, size_t n,
 		     uint32_t flags);

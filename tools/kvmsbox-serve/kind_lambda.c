@@ -367,7 +367,7 @@ static int accept_conn(struct instance *i, const struct fn_msg *m)
 	if (!s) {
 		free(c);
 		refuse.stream.id = m->stream.id;
-		instance_send(i, &refuse, NULL, 0, -1);
+		instance_send(i, &refuse, NULL, 0, NULL);
 		return 0;
 	}
 	s->data = c;

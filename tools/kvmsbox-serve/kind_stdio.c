@@ -33,7 +33,7 @@ static void stdio_body(struct instance *i, struct request *r)
 		n = MIN(r->body.len, (size_t)FN_DATA_MAX);
 		s->sent_end = r->body_done && n == r->body.len;
 		m.flags = s->sent_end ? FN_END_OF_DATA : 0;
-		instance_send(i, &m, buf_data(&r->body), n, -1);
+		instance_send(i, &m, buf_data(&r->body), n, NULL);
 		/* Sending may have ended it all. */
 		if (i->req != r)
 			return;

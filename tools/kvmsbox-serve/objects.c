@@ -144,7 +144,7 @@ static struct function *function_new(struct function_config *fc, struct tenant *
 		return NULL;
 	f->config = fc;
 	f->tenant = t;
-	f->image_fd = -1;
+	f->image[0] = f->image[1] = -1;
 	f->log_lines = 1000;
 	list_init(&f->queue);
 	list_init(&f->ready);
@@ -152,6 +152,15 @@ static struct function *function_new(struct function_config *fc, struct tenant *
 	list_add_tail(&f->of_tenant, &t->functions);
 	list_add_tail(&f->node, &server.functions);
 	return f;
+}
+
+void function_drop_image(struct function *f)
+{
+	for (int k = 0; k < FN_IMAGE_FDS; k++) {
+		if (f->image[k] >= 0)
+			close(f->image[k]);
+		f->image[k] = -1;
+	}
 }
 
 /* Instances of the version so far are no longer counted, nor given requests. */
@@ -165,9 +174,7 @@ static void disown_instances(struct function *f)
 		i->current = false;
 	}
 	f->live = f->starting = f->nready = 0;
-	if (f->image_fd >= 0)
-		close(f->image_fd);
-	f->image_fd = -1;
+	function_drop_image(f);
 	f->snapshot_failed = f->proven = false;
 	f->failures = f->snapshot_failures = 0;
 	f->retry_at = f->no_room_until = 0;
@@ -254,8 +261,7 @@ void function_put_if_unused(struct function *f)
 		return;
 	list_del(&f->node);
 	list_del(&f->of_tenant);
-	if (f->image_fd >= 0)
-		close(f->image_fd);
+	function_drop_image(f);
 	free(f->failure);
 	function_config_put(f->config);
 	free(f);

@@ -141,7 +141,7 @@ static bool may_start(const struct function *f)
 	return !f->gone && loop_now() >= f->retry_at && loop_now() >= f->no_room_until &&
 	       f->live < f->config->instances.max &&
 	       server.starting < server.config->limits.starting &&
-	       !(f->starting && f->image_fd < 0 && f->config->snapshot && !f->snapshot_failed);
+	       !(f->starting && f->image[0] < 0 && f->config->snapshot && !f->snapshot_failed);
 }
 
 /* How many instances should be starting for what waits. */
@@ -245,15 +245,17 @@ void pool_ready(struct instance *i)
 	pool_kick();
 }
 
-void pool_image(struct instance *i, int fd)
+void pool_image(struct instance *i, int fds[FN_IMAGE_FDS])
 {
 	struct function *f = i->function;
 
-	if (!is_current(i) || f->image_fd >= 0) {
-		close(fd);
+	/* Else it stays the caller's, who closes it. */
+	if (!is_current(i) || f->image[0] >= 0)
 		return;
+	for (int k = 0; k < FN_IMAGE_FDS; k++) {
+		f->image[k] = fds[k];
+		fds[k] = -1;
 	}
-	f->image_fd = fd;
 	pool_kick();
 }
 
@@ -296,9 +298,8 @@ void pool_start_failed(struct instance *i, const char *why)
 		log_end(&l);
 	}
 	/* A snapshot from which nothing starts is worth nothing. */
-	if (!i->cold && f->failures >= MAX_RESTORE_FAILS && f->image_fd >= 0) {
-		close(f->image_fd);
-		f->image_fd = -1;
+	if (!i->cold && f->failures >= MAX_RESTORE_FAILS && f->image[0] >= 0) {
+		function_drop_image(f);
 		f->retry_at = 0;
 		return;
 	}

@@ -13,7 +13,7 @@ void pool_ready(struct instance *i);
 void pool_start_failed(struct instance *i, const char *why);
 /* No instance, and starting one fails again and again: until f->retry_at nobody waits for it. */
 bool pool_is_failing(const struct function *f);
-void pool_image(struct instance *i, int fd);
+void pool_image(struct instance *i, int fds[FN_IMAGE_FDS]);
 /* @i counts no more: it is ending. */
 void pool_lost(struct instance *i);
 /* Its memory figure changed. */

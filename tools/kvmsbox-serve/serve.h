@@ -41,8 +41,8 @@ struct function {
 	struct tenant *tenant;
 	struct function_config *config;
 	uint64_t version;
-	int image_fd;	      /* the snapshot of this version, or -1 */
-	bool snapshot_failed; /* of this version: start cold */
+	int image[FN_IMAGE_FDS]; /* the snapshot of this version, or -1 */
+	bool snapshot_failed;	 /* of this version: start cold */
 	unsigned int snapshot_failures;
 	bool draining, gone;
 	bool proven; /* this version has started before: a failure may be an accident */
@@ -165,6 +165,8 @@ struct function *function_find(const char *name);
 int function_apply(struct function_config *fc) __must_check;
 /* No more requests; queued ones are refused; freed when its last instance is. */
 void function_remove(struct function *f);
+/* Forgets its snapshot, if there is one. */
+void function_drop_image(struct function *f);
 void function_put_if_unused(struct function *f);
 const char *kind_name(enum fn_kind kind);
 

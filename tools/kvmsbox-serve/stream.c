@@ -41,7 +41,7 @@ struct stream *stream_open(struct instance *i, uint16_t port)
 		return NULL;
 	m.stream.id = s->id;
 	m.stream.port = port;
-	instance_send(i, &m, NULL, 0, -1);
+	instance_send(i, &m, NULL, 0, NULL);
 	return s;
 }
 
@@ -64,7 +64,7 @@ size_t stream_send(struct instance *i, struct stream *s, const void *data, size_
 		s->credit -= (uint32_t)piece;
 		s->sent_end = end && sent + piece == n;
 		m.flags = s->sent_end ? FN_END_OF_DATA : 0;
-		instance_send(i, &m, (const char *)data + sent, piece, -1);
+		instance_send(i, &m, (const char *)data + sent, piece, NULL);
 		sent += piece;
 	}
 	return sent;
@@ -93,7 +93,7 @@ void stream_consumed(struct instance *i, struct stream *s, uint32_t n)
 	s->window += s->consumed;
 	s->unacked -= s->consumed;
 	s->consumed = 0;
-	instance_send(i, &m, NULL, 0, -1);
+	instance_send(i, &m, NULL, 0, NULL);
 }
 
 void stream_free(struct stream *s)
@@ -108,6 +108,6 @@ void stream_close(struct instance *i, struct stream *s)
 	struct fn_msg m = {.type = FN_CLOSE};
 
 	m.stream.id = s->id;
-	instance_send(i, &m, NULL, 0, -1);
+	instance_send(i, &m, NULL, 0, NULL);
 	stream_free(s);
 }

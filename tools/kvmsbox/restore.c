@@ -31,44 +31,43 @@ static const struct verb verb = {
 
 /* ---- a function's image ---- */
 
-/* Waits until the server says what this process is to become. -1: never. */
-static int wait_for_image(int channel)
+/* Waits until the server says what this process is to become. False: never. */
+static bool wait_for_image(int channel, int fds[FN_IMAGE_FDS])
 {
 	struct fn_msg m;
 	struct iovec iov = {&m, sizeof(m)};
 	union {
 		struct cmsghdr h;
-		uint8_t space[CMSG_SPACE(sizeof(int))];
+		uint8_t space[CMSG_SPACE(FN_IMAGE_FDS * sizeof(int))];
 	} c;
 	struct msghdr h = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof(c)};
 	struct cmsghdr *cm;
 	ssize_t n;
-	int fd;
 
 	do {
 		n = recvmsg(channel, &h, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	cm = n == (ssize_t)sizeof(m) && m.type == FN_IMAGE ? CMSG_FIRSTHDR(&h) : NULL;
-	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof(int)))
-		return -1;
-	memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
-	return fd;
+	if (!cm || cm->cmsg_type != SCM_RIGHTS ||
+	    cm->cmsg_len != CMSG_LEN(FN_IMAGE_FDS * sizeof(int)))
+		return false;
+	memcpy(fds, CMSG_DATA(cm), FN_IMAGE_FDS * sizeof(int));
+	return true;
 }
 
 static int serve_function(const struct options *o)
 {
-	int channel = o->config.fn_channel, image = o->image_fd;
+	int channel = o->config.fn_channel, image[FN_IMAGE_FDS] = {o->image_fd, -1};
 	struct boot_result result;
 
-	if ((image < 0) == !o->blank || channel <= 0)
+	if ((o->image_fd < 0) == !o->blank || channel <= 0)
 		return complain("restore: --image-fd and --channel are needed both, or --blank "
 				"instead of the first");
 	if (o->blank) {
 		if (!sentry_restore_prepare(o->config.platform ?: "auto", &result))
 			return complain("restore: %s", result.error);
-		image = wait_for_image(channel);
-		if (image < 0)
+		if (!wait_for_image(channel, image))
 			return 0;
 	}
 	sentry_restore(image, o->config.fn_channel, o->config.platform, o->config.poll_percent,
