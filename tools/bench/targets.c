@@ -25,6 +25,7 @@ const struct target targets[] = {
 	{.row = "fn-hello",
 	 .to_row = "fn-cgi",
 	 .to_column = "runsc",
+	 .times = 100,
 	 .text = "the rate of a new runsc sandbox each"},
 	{.row = "fn-p99", .most = 5, .text = "p99 / p50 at 70% of the most"},
 	{.row = "fn-python",
