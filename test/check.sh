@@ -126,6 +126,7 @@ group serve-ptrace 7200 test/serve/sandboxes.sh ptrace $serve_load
 group serve-systrap 7200 test/serve/sandboxes.sh systrap $serve_load
 # shellcheck disable=SC2086
 kvm_group serve-kvm 7200 test/serve/sandboxes.sh kvm $serve_load
+[ "$length" = short ] || group soak-systrap 5400 test/serve/sandboxes.sh systrap 3 0 60
 group cli-ptrace 1200 test/cli/run.sh ptrace
 group cli-systrap 1200 test/cli/run.sh systrap
 kvm_group cli-kvm 1200 test/cli/run.sh kvm

@@ -17,6 +17,7 @@ import time
 kvmsbox, platform, work = sys.argv[1:4]
 seconds = float(sys.argv[4])
 isolated = int(sys.argv[5])  # requests for each kind at least
+minutes = float(sys.argv[6]) if len(sys.argv) > 6 else 0  # of soak instead of all else
 counts = {"ok": 0, "not ok": 0}
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789ab"}
 
@@ -130,12 +131,14 @@ class Server:
             return "killed"
 
 
-def load(server, name, how, expect=None, tenant="alice", body="x"):
-    out = work + "/load.json"
+def load(server, name, how, expect=None, tenant="alice", body="x", rate=None):
+    out = f"{work}/load-{name}.json"
     args = [kvmsbox, "load", "--token", TOKENS[tenant], "-c", "3", "-d", f"{how}s", "-b", body,
             "--json", out, "--max-errors", "1000000000"]
     if expect:
         args += ["--expect", expect]
+    if rate:
+        args += ["--rate", str(rate)]
     args.append(f"http://127.0.0.1:{server.port}/f/{name}")
     subprocess.run(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=how + 60,
                    check=False)
@@ -276,10 +279,79 @@ def test_server_killed(s):
     check("and leaves nothing", not s.sandboxes(), s.sandboxes())
 
 
+def family(root):
+    """The process, and all that come from it."""
+    children = {}
+    for p in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{p}/stat") as f:
+                ppid = int(f.read().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        children.setdefault(ppid, []).append(int(p))
+    found, todo = [], [root]
+    while todo:
+        found.append(todo.pop())
+        todo += children.get(found[-1], [])
+    return found
+
+
+def weigh(s):
+    """KiB: the server, all of its processes together, the host's shared memory; its descriptors."""
+    def pss(pid):
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as f:
+                return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
+        except (OSError, StopIteration):
+            return 0
+    with open("/proc/meminfo") as f:
+        shmem = next(int(line.split()[1]) for line in f if line.startswith("Shmem:"))
+    return (pss(s.proc.pid), sum(pss(p) for p in family(s.proc.pid)), shmem,
+            len(os.listdir(f"/proc/{s.proc.pid}/fd")))
+
+
+def median(v):
+    return sorted(v)[len(v) // 2]
+
+
+def test_soak(s):
+    """Every kind at a steady rate, and crashes, for long: memory is flat."""
+    kinds = (("echo", "hello", "hello"), ("web", "q", "1 q"), ("five", "q", " q"),
+             ("lambda", '{"k":2}', '{"n":1,"event":{"k":2}}'), ("crash", "x", None))
+    reports, samples = {}, []
+
+    def one(name, body, expect):
+        reports[name] = load(s, name, int(minutes * 60), expect, body=body,
+                             rate=2 if name == "crash" else 60)
+    threads = [threading.Thread(target=one, args=k) for k in kinds]
+    began = time.monotonic()
+    for t in threads:
+        t.start()
+    while any(t.is_alive() for t in threads):
+        time.sleep(min(15, minutes * 60 / 40))
+        samples.append(weigh(s))
+        if len(samples) % 20 == 0:
+            print(f"# {(time.monotonic() - began) / 60:.0f} min: {samples[-1]}", flush=True)
+    for name, r in reports.items():
+        if name != "crash":
+            check(f"soak, {name}: {r['requests']} requests", r["good"] and not r["errors"],
+                  r["errors_by_kind"], r["statuses"])
+    # The pools have their sizes after a fifth of the time.
+    samples = samples[len(samples) // 5:-2]
+    early, late = samples[:len(samples) // 3], samples[-(len(samples) // 3):]
+    for i, (what, slack) in enumerate((("the server's memory, KiB", 1024),
+                                       ("all of its processes' memory, KiB", 16384),
+                                       ("shared memory on the host, KiB", 32768),
+                                       ("the server's descriptors", 16))):
+        a, b = median([v[i] for v in early]), median([v[i] for v in late])
+        check(f"flat: {what} {a} -> {b}", b <= a * 1.05 + slack)
+
+
 def main():
     s = Server()
+    tests = (test_kinds, test_isolation, test_load, test_chaos, test_server_killed)
     try:
-        for t in (test_kinds, test_isolation, test_load, test_chaos, test_server_killed):
+        for t in (test_kinds, test_soak) if minutes else tests:
             try:
                 t(s)
             except Exception as e:  # pylint: disable=broad-except
