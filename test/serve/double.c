@@ -5,7 +5,7 @@
  *
  *	double exec --channel FD --function KIND … [--env NAME=VALUE]… IMAGE -- COMMAND…
  *	double restore --channel FD --image-fd FD
- *	double restore --channel FD --blank
+ *	double restore --channel FD --blank --platform NAME
  *
  * Its snapshot is the command line. A reset ends the program and starts it anew. The variable DOUBLE
  * makes it misbehave (enum whim); DOUBLE_START_MS is how long a cold start takes.
@@ -716,6 +716,8 @@ static void restore(int argc, char **argv)
 			channel = atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--image-fd") && i + 1 < argc)
 			fd = atoi(argv[++i]);
+		else if (!strcmp(argv[i], "--platform"))
+			i++;
 		else if (strcmp(argv[i], "--blank"))
 			exit(125);
 	}

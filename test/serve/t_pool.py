@@ -321,6 +321,34 @@ def blanks():
 
 
 @test
+def blanks_of_platforms():
+    """instances: blanks are for the platforms of the functions that there are"""
+    def platforms(s):
+        found = []
+        used = [i["pid"] for i in s.get("/admin/instances")]
+        for p in s.children():
+            if p in used:
+                continue
+            try:
+                with open(f"/proc/{p}/cmdline", "rb") as f:
+                    args = f.read().decode().split("\0")
+            except OSError:
+                continue  # it has just ended
+            if "--blank" in args:
+                found.append(args[args.index("--platform") + 1])
+        return sorted(found)
+
+    f = {"a": function(SLEEP), "b": function(SLEEP, platform="ptrace")}
+    with Server(f, blanks=4) as s:
+        s.wait(lambda: platforms(s) == ["auto", "auto", "ptrace", "ptrace"], "two of each")
+        together(*[lambda: s.ask("/f/b", b"0.4") for _ in range(4)])
+        check(s.metric("kvmsbox_blank_starts_total") >= 1, "no blank was used")
+        s.wait(lambda: platforms(s) == ["auto", "auto", "ptrace", "ptrace"], "two of each again")
+        same(s.admin("/admin/functions/b", None, "DELETE").status, 204)
+        s.wait(lambda: platforms(s) == ["auto"] * 4, "all for the function that is left")
+
+
+@test
 def kill_under_load():
     """kill -9 of instances under load: each costs at most its own request"""
     f = {"cat": function(["sh", "-c", "sleep 0.02; cat"], instances={"min": 4, "max": 6}),

@@ -643,11 +643,15 @@ static void join_function(struct instance *i, struct function *f)
 static struct instance *take_blank(struct function *f)
 {
 	struct fn_msg m = {.type = FN_IMAGE};
-	struct instance *i;
+	struct instance *i, *found = NULL;
 
-	if (list_empty(&server.blanks) || f->image[0] < 0)
+	list_for_each_entry (i, &server.blanks, node) {
+		if (i->state == INST_BLANK && !strcmp(i->platform, function_platform(f)))
+			found = i;
+	}
+	i = found;
+	if (!i || f->image[0] < 0)
 		return NULL;
-	i = list_first_entry(&server.blanks, struct instance, node);
 	list_del(&i->node);
 	server.nblanks--;
 	i->state = INST_STARTING;
@@ -681,7 +685,7 @@ struct instance *instance_start(struct function *f)
 	return i;
 }
 
-int instance_start_blank(void)
+int instance_start_blank(const char *platform)
 {
 	struct instance *i;
 	struct spawned s;
@@ -689,7 +693,7 @@ int instance_start_blank(void)
 
 	if (loop_now() < blank_retry_at)
 		return -EAGAIN;
-	err = spawn_restore(-1, &s);
+	err = spawn_blank(platform, &s);
 	if (err) {
 		blank_retry_at = loop_now() + SEC;
 		return err;
@@ -699,7 +703,8 @@ int instance_start_blank(void)
 		give_up(&s);
 		return -ENOMEM;
 	}
-	list_add_tail(&i->node, &server.blanks);
+	snprintf(i->platform, sizeof(i->platform), "%s", platform);
+	list_add(&i->node, &server.blanks);
 	server.nblanks++;
 	return 0;
 }

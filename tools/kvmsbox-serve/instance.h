@@ -28,8 +28,8 @@ extern const struct kind_ops kind_stdio, kind_http, kind_lambda;
 
 /* Starts one: cold, or from f->image. ERR_PTR if there can't be a process. */
 struct instance *instance_start(struct function *f) __must_check;
-/* A process that waits for an image. */
-int instance_start_blank(void) __must_check;
+/* A process that waits for an image of @platform. */
+int instance_start_blank(const char *platform) __must_check;
 /* FN_INVOKE and what belongs to it. */
 void instance_run(struct instance *i, struct request *r);
 /* @i's request has ended without FN_DONE: FN_FINISH, or FN_CANCEL; killed if it doesn't answer. */
@@ -70,7 +70,7 @@ struct spawned {
 	int pidfd, channel, errors;
 };
 int spawn_cold(const struct function_config *fc, struct spawned *s) __must_check;
-/* @image_fd -1: a blank. */
 int spawn_restore(int image_fd, struct spawned *s) __must_check;
+int spawn_blank(const char *platform, struct spawned *s) __must_check;
 
 #endif

@@ -154,6 +154,11 @@ static struct function *function_new(struct function_config *fc, struct tenant *
 	return f;
 }
 
+const char *function_platform(const struct function *f)
+{
+	return f->config->platform ?: "auto";
+}
+
 void function_drop_image(struct function *f)
 {
 	for (int k = 0; k < FN_IMAGE_FDS; k++) {

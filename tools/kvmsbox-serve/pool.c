@@ -194,11 +194,51 @@ static void fill_to_min(void)
 	}
 }
 
+static unsigned int blanks_of(const char *platform)
+{
+	struct instance *i;
+	unsigned int n = 0;
+
+	list_for_each_entry (i, &server.blanks, node)
+		n += i->state == INST_BLANK && !strcmp(i->platform, platform);
+	return n;
+}
+
+/* What the next blank is to be for: of the functions' platforms the one with the fewest. */
+static const char *next_blank(void)
+{
+	const char *found = NULL;
+	struct function *f;
+
+	list_for_each_entry (f, &server.functions, node) {
+		if (!found || blanks_of(function_platform(f)) < blanks_of(found))
+			found = function_platform(f);
+	}
+	return found ?: "auto";
+}
+
+static bool is_wanted(const struct instance *blank)
+{
+	struct function *f;
+
+	list_for_each_entry (f, &server.functions, node) {
+		if (!strcmp(function_platform(f), blank->platform))
+			return true;
+	}
+	return list_empty(&server.functions);
+}
+
 static void fill_blanks(void)
 {
+	struct instance *i, *tmp;
+
+	list_for_each_entry_safe (i, tmp, &server.blanks, node) {
+		if (!is_wanted(i))
+			instance_end(i);
+	}
 	while (server.nblanks < server.config->blanks && !server.stopping &&
 	       server.instances < server.config->limits.instances && !is_short(UNKNOWN_MEMORY)) {
-		if (instance_start_blank())
+		if (instance_start_blank(next_blank()))
 			return;
 	}
 }

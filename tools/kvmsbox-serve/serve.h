@@ -109,6 +109,7 @@ struct stream {
 struct instance {
 	struct list_head node, in_ready;
 	struct function *function; /* NULL: a blank */
+	char platform[8];	   /* of a blank: as functions name it */
 	struct function_config *config;
 	uint64_t version, number;
 	enum instance_state state;
@@ -165,6 +166,8 @@ struct function *function_find(const char *name);
 int function_apply(struct function_config *fc) __must_check;
 /* No more requests; queued ones are refused; freed when its last instance is. */
 void function_remove(struct function *f);
+/* As its configuration names it. */
+const char *function_platform(const struct function *f);
 /* Forgets its snapshot, if there is one. */
 void function_drop_image(struct function *f);
 void function_put_if_unused(struct function *f);

@@ -219,9 +219,16 @@ int spawn_cold(const struct function_config *fc, struct spawned *s)
 
 int spawn_restore(int image_fd, struct spawned *s)
 {
-	const char *blank[] = {server.kvmsbox, "restore", "--channel", "3", "--blank", NULL};
 	const char *image[] = {server.kvmsbox, "restore", "--channel", "3",
 			       "--image-fd",   "4",	  NULL};
 
-	return spawn(image_fd >= 0 ? image : blank, image_fd, s);
+	return spawn(image, image_fd, s);
+}
+
+int spawn_blank(const char *platform, struct spawned *s)
+{
+	const char *blank[] = {server.kvmsbox, "restore",    "--channel", "3",
+			       "--blank",      "--platform", platform,	  NULL};
+
+	return spawn(blank, -1, s);
 }
