@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "sentry/lib/hostio.h"
@@ -135,11 +136,40 @@ static bool is_beneath(uint32_t frame)
 	return frame < beneath.extent && bit(beneath.map, frame);
 }
 
+/* Has the host put out anything of anybody's? */
+static bool host_swaps(void)
+{
+	struct sysinfo si;
+
+	return !sysinfo(&si) && si.freeswap != si.totalswap;
+}
+
+void physmem_incore_or_swapped(gpa_t gpa, size_t n, unsigned char *vec)
+{
+	off_t at = (off_t)gpa, end = (off_t)(gpa + n * PAGE_SIZE), data, hole;
+
+	/* Private memory has no file to ask; to read it costs nothing where there is nothing. */
+	memset(vec, phys_host.fd < 0, n);
+	while (phys_host.fd >= 0 && at < end) {
+		data = lseek(phys_host.fd, at, SEEK_DATA);
+		if (data < 0 || data >= end)
+			break;
+		hole = MIN(lseek(phys_host.fd, data, SEEK_HOLE), end);
+		memset(vec + (data - (off_t)gpa) / (off_t)PAGE_SIZE, 1,
+		       (size_t)(hole - data) / PAGE_SIZE);
+		at = hole;
+	}
+	for (size_t i = 0; phys_lent.map && i < n; i++)
+		vec[i] |= phys_is_lent(gpa + i * PAGE_SIZE);
+}
+
 void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec)
 {
 	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
 
-	if (mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
+	if (host_swaps())
+		physmem_incore_or_swapped(gpa, n, vec);
+	else if (mincore(phys_ptr(gpa), n * PAGE_SIZE, vec))
 		memset(vec, 1, n);
 	for (size_t i = 0; beneath.map && i < n; i++)
 		vec[i] |= is_beneath(frame + (uint32_t)i);

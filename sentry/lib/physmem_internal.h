@@ -92,10 +92,12 @@ int physmem_open_tables(void) __must_check;
 extern bool physmem_tracking; /* frames that are handed out are noted */
 void physmem_note_taken(gpa_t gpa, size_t n);
 /*
- * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero (but
- * for one that was swapped out). Also set for what lies in a file beneath, read already or not.
+ * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero. Also
+ * set for what lies in a file beneath, read already or not.
  */
 void physmem_incore(gpa_t gpa, size_t n, unsigned char *vec);
+/* The same on a host that swaps: mincore doesn't know of what was swapped out. */
+void physmem_incore_or_swapped(gpa_t gpa, size_t n, unsigned char *vec);
 /* The memory of [gpa, gpa+n frames) goes back to the host; it reads as zero. */
 void physmem_punch(gpa_t gpa, size_t n);
 /* Is what the frame held at the freeze in the image? Else it was zero. */

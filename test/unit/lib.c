@@ -9,6 +9,7 @@
 #include "sentry/lib/iov.h"
 #include "sentry/lib/lock.h"
 #include "sentry/lib/physmem.h"
+#include "sentry/lib/physmem_internal.h"
 #include "sentry/lib/radix.h"
 #include "sentry/lib/rbtree.h"
 #include "sentry/lib/refcount.h"
@@ -258,6 +259,30 @@ static bool count_wake(struct waiter *w, uint32_t events)
 {
 	woken++;
 	return true;
+}
+
+TEST(physmem_what_is_there)
+{
+	enum { FRAMES = 300 };
+	gpa_t gpa = frame_alloc_extent(FRAMES);
+	unsigned char core[FRAMES], swapped[FRAMES];
+
+	CHECK(gpa != GPA_NONE);
+	for (int i = 0; i < FRAMES; i++) {
+		if (i % 7 == 3 || (i > 100 && i < 150))
+			*(uint8_t *)phys_ptr(gpa + i * PAGE_SIZE) = 1;
+	}
+	physmem_incore(gpa, FRAMES, core);
+	physmem_incore_or_swapped(gpa, FRAMES, swapped);
+	for (int i = 0; i < FRAMES; i++) {
+		CHECK((core[i] & 1) == (i % 7 == 3 || (i > 100 && i < 150)));
+		CHECK(swapped[i] == (core[i] & 1));
+	}
+	physmem_punch(gpa + 100 * PAGE_SIZE, 50);
+	physmem_incore_or_swapped(gpa + 90 * PAGE_SIZE, 70, swapped);
+	for (int i = 0; i < 70; i++)
+		CHECK(swapped[i] == ((i < 10 || i >= 60) && (i + 90) % 7 == 3));
+	frame_put_range(gpa, FRAMES);
 }
 
 TEST(waitq_masks_and_exclusive)
