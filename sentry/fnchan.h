@@ -84,9 +84,9 @@ enum fn_type {
 #define FN_STREAM_WINDOW 262144
 
 /*
- * FN_IMAGE comes with two descriptors (SCM_RIGHTS): a sealed memory file, and the file that the root
- * file system is in. A server hands both to a blank (kvmsbox restore --blank), also by FN_IMAGE: it
- * is locked down by then, and can open nothing.
+ * FN_IMAGE comes with two descriptors (SCM_RIGHTS): a sealed memory file, and the file that the
+ * root file system is in. A server hands both to a blank (kvmsbox restore --blank), also by
+ * FN_IMAGE: it is locked down by then, and can open nothing.
  */
 #define FN_IMAGE_FDS 2
 

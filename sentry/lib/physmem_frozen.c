@@ -329,9 +329,9 @@ int physmem_restore_prepare(bool share)
 }
 
 /*
- * Memory that is the source's until it is written to. What was never used isn't the source's at all:
- * a hole in a memory file that somebody writes to through a private mapping is filled first, for
- * all who have the file.
+ * Memory that is the source's until it is written to. What was never used isn't the source's at
+ * all: a hole in a memory file that somebody writes to through a private mapping is filled first,
+ * for all who have the file.
  */
 static int map_shared(const struct phys_source *s)
 {

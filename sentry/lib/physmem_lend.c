@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Lent frames (physmem_frozen.h). The sentry's view of them is the image, mapped to be read, so that
- * a write that came without physmem_own is a crash and never a wrong page.
+ * Lent frames (physmem_frozen.h). The sentry's view of them is the image, mapped to be read, so
+ * that a write that came without physmem_own is a crash and never a wrong page.
  */
 #include <errno.h>
 #include <fcntl.h>
