@@ -280,10 +280,13 @@ void vcpu_destroy_all(void)
 	kvm_vm.nr_vcpus = 0;
 }
 
+/* On the stack: as thread-local variables they would be cleared whenever a host thread is made. */
+#define XSAVE_MAX 16384
+
 /* KVM's buffer may be larger than what applications use (AMX); both are the standard format. */
 static int get_xsave(struct vcpu *v, void *fpu)
 {
-	static _Thread_local uint8_t buf[16384] __attribute__((aligned(64)));
+	uint8_t buf[XSAVE_MAX] __attribute__((aligned(64)));
 	unsigned long call = kvm_vm.has_xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE;
 
 	if (kvm_vm.xsave_size > sizeof(buf))
@@ -297,7 +300,7 @@ static int get_xsave(struct vcpu *v, void *fpu)
 
 static int set_xsave(struct vcpu *v, const void *fpu)
 {
-	static _Thread_local uint8_t buf[16384] __attribute__((aligned(64)));
+	uint8_t buf[XSAVE_MAX] __attribute__((aligned(64)));
 
 	if (kvm_vm.xsave_size > sizeof(buf))
 		return -E2BIG;
