@@ -161,7 +161,8 @@ static int write_tree(void *fdt, size_t size, const struct config *c)
 
 int sandbox_config_write(const struct config *c, void **blob, size_t *size)
 {
-	for (size_t room = 64UL << 10; room <= CONFIG_MAX_SIZE; room *= 4) {
+	/* Few need more than a page, and fdt_create clears all of it. */
+	for (size_t room = 4UL << 10; room <= CONFIG_MAX_SIZE; room *= 4) {
 		void *fdt = malloc(room);
 		int err;
 
