@@ -458,6 +458,9 @@ gpa_t table_alloc(void)
 	}
 	gpa = tables.next;
 	tables.next += PAGE_SIZE;
+	/* An address space needs about as many; one call is cheaper than as many page faults. */
+	if (!((gpa - TABLES_BASE) % TABLES_BATCH))
+		madvise(phys_ptr(gpa), TABLES_BATCH, MADV_POPULATE_WRITE);
 out_unlock:
 	mutex_unlock(&tables.lock);
 	return gpa;

@@ -32,6 +32,7 @@
 #define TABLES_SIZE	 (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
 #define TABLES_BASE	 (PHYS_RAM_SIZE - TABLES_SIZE)
 #define FIRST_TABLES	 (16UL << 20) /* announced at first; doubles */
+#define TABLES_BATCH	 (32UL << 10) /* made resident at once */
 
 /* Per frame: set for the first one of a free block, which reads as zero; else all zero. */
 struct free_link {
