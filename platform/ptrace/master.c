@@ -163,7 +163,7 @@ out_sock:
 int master_pass_fd(struct ptrace_platform *p, int fd)
 {
 	struct stub_call call = stub_fd_recv_call();
-	int err = stub_fd_send(&p->stub, p->warden.sock, fd);
+	int err = stub_fds_send(&p->stub, p->warden.sock, &fd, 1), stub_fd;
 	long ret;
 
 	if (err)
@@ -171,5 +171,6 @@ int master_pass_fd(struct ptrace_platform *p, int fd)
 	ret = stub_call(p->warden.master, (long)call.nr, call.args[0], call.args[1], 0, 0, 0, 0);
 	if (ret != 1)
 		return ret < 0 ? (int)ret : -EPIPE;
-	return stub_fd_received(&p->stub);
+	err = stub_fds_received(&p->stub, &stub_fd, 1);
+	return err ? err : stub_fd;
 }

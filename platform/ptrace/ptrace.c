@@ -194,7 +194,8 @@ static int ptrace_create(const struct platform_config *config, struct platform *
 
 	if (!p)
 		return -ENOMEM;
-	err = stub_platform_init(&p->stub, &ptrace_platform, &ops, MAX_PROCS * PAGE_SIZE);
+	err = stub_platform_init(&p->stub, &ptrace_platform, &ops,
+				 stub_control_file(MAX_PROCS * PAGE_SIZE), MAX_PROCS * PAGE_SIZE);
 	if (err)
 		goto out_free;
 	err = -pthread_key_create(&p->exit_key, stub_threads_park_all);

@@ -28,7 +28,7 @@ struct scratch {
 	char byte;
 	union {
 		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(sizeof(int))];
+		char buf[CMSG_SPACE(STUB_FDS_MAX * sizeof(int))];
 	} control;
 };
 
@@ -78,23 +78,23 @@ int stub_child_fds(int sock, int ctl, int ram, int file)
 		[STUB_FD_RAM] = ram,
 		[STUB_FD_FILE] = file < 0 ? ram : file,
 	};
-	int i;
+	int n = ram < 0 ? STUB_FD_RAM : STUB_FD_FIRST, i;
 
 	/* Out of the way of the numbers they will have. */
-	for (i = 0; i < STUB_FD_FIRST; i++) {
-		fds[i] = fcntl(fds[i], F_DUPFD, STUB_FD_FIRST);
+	for (i = 0; i < n; i++) {
+		fds[i] = fcntl(fds[i], F_DUPFD, n);
 		if (fds[i] < 0)
 			return -errno;
 	}
-	for (i = 0; i < STUB_FD_FIRST; i++) {
+	for (i = 0; i < n; i++) {
 		if (dup2(fds[i], i) < 0)
 			return -errno;
 	}
-	if (syscall(SYS_close_range, STUB_FD_FIRST, ~0U, 0)) {
+	if (syscall(SYS_close_range, n, ~0U, 0)) {
 		struct rlimit lim = {.rlim_cur = 1 << 20};
 
 		getrlimit(RLIMIT_NOFILE, &lim);
-		for (i = STUB_FD_FIRST; i < (int)MIN(lim.rlim_cur, (rlim_t)1 << 20); i++)
+		for (i = n; i < (int)MIN(lim.rlim_cur, (rlim_t)1 << 20); i++)
 			close(i);
 	}
 	return 0;
@@ -136,24 +136,24 @@ int stub_child_privileges(void)
 	return 0;
 }
 
-int stub_fd_send(struct stub_platform *p, int sock, int fd)
+int stub_fds_send(struct stub_platform *p, int sock, const int *fds, size_t n)
 {
 	struct scratch *s = (struct scratch *)p->ctl;
 	union {
 		struct cmsghdr hdr;
-		char buf[CMSG_SPACE(sizeof(int))];
+		char buf[CMSG_SPACE(STUB_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec iov = {.iov_base = (char *)"", .iov_len = 1};
 	struct msghdr msg = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
-			     .msg_controllen = sizeof(control)};
+			     .msg_controllen = CMSG_SPACE(n * sizeof(int))};
 
 	memset(&control, 0, sizeof(control));
 	control.hdr.cmsg_level = SOL_SOCKET;
 	control.hdr.cmsg_type = SCM_RIGHTS;
-	control.hdr.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.hdr), &fd, sizeof(fd));
+	control.hdr.cmsg_len = CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(&control.hdr), fds, n * sizeof(int));
 	if (sendmsg(sock, &msg, MSG_NOSIGNAL) != 1)
 		return -errno;
 
@@ -176,14 +176,13 @@ struct stub_call stub_fd_recv_call(void)
 	};
 }
 
-int stub_fd_received(struct stub_platform *p)
+int stub_fds_received(struct stub_platform *p, int *fds, size_t n)
 {
 	const struct scratch *s = (const struct scratch *)p->ctl;
-	int stub_fd;
 
 	if (s->control.hdr.cmsg_type != SCM_RIGHTS ||
-	    s->control.hdr.cmsg_len != CMSG_LEN(sizeof(int)))
+	    s->control.hdr.cmsg_len != CMSG_LEN(n * sizeof(int)))
 		return -EMFILE;
-	memcpy(&stub_fd, CMSG_DATA(&s->control.hdr), sizeof(stub_fd));
-	return stub_fd;
+	memcpy(fds, CMSG_DATA(&s->control.hdr), n * sizeof(int));
+	return 0;
 }

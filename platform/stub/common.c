@@ -22,31 +22,34 @@ static void pt_table_free(struct pt_allocator *a, gpa_t table)
 	table_free(table);
 }
 
-static int control_create(struct stub_platform *p)
+int stub_control_file(size_t size)
 {
-	p->ctl_fd = memfd_create("kvmsbox-stubs", MFD_CLOEXEC);
-	if (p->ctl_fd < 0)
+	int fd = memfd_create("kvmsbox-stubs", MFD_CLOEXEC);
+
+	if (fd < 0)
 		return -errno;
-	if (ftruncate(p->ctl_fd, (off_t)p->ctl_size))
-		goto fail;
-	p->ctl = mmap(NULL, p->ctl_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		      p->ctl_fd, 0);
-	if (p->ctl != MAP_FAILED)
-		return 0;
-fail:
-	close(p->ctl_fd);
+	if (!ftruncate(fd, (off_t)size))
+		return fd;
+	close(fd);
 	return -ENOMEM;
 }
 
 int stub_platform_init(struct stub_platform *p, const struct platform_type *type,
-		       const struct stub_ops *ops, size_t ctl_size)
+		       const struct stub_ops *ops, int ctl_fd, size_t ctl_size)
 {
-	int err;
-
+	if (ctl_fd < 0)
+		return ctl_fd;
+	p->ctl_fd = ctl_fd;
+	p->ctl_size = ctl_size;
+	p->ctl =
+		mmap(NULL, ctl_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ctl_fd, 0);
+	if (p->ctl == MAP_FAILED) {
+		close(ctl_fd);
+		return -ENOMEM;
+	}
 	p->base.type = type;
 	p->base.pt_alloc = (struct pt_allocator){.alloc = pt_table_alloc, .free = pt_table_free};
 	p->ops = ops;
-	p->ctl_size = ctl_size;
 	mutex_init(&p->lock, LOCK_PLATFORM);
 	list_init(&p->contexts);
 	list_init(&p->pool);
@@ -57,12 +60,7 @@ int stub_platform_init(struct stub_platform *p, const struct platform_type *type
 	p->fds[1].host = physmem_file_fd();
 	p->fds[1].stub = STUB_FD_FILE;
 	p->nr_fds = p->fds[1].host < 0 ? 1 : 2;
-	err = control_create(p);
-	if (err) {
-		place_fini(&p->place);
-		mutex_fini(&p->lock);
-	}
-	return err;
+	return 0;
 }
 
 void stub_platform_fini(struct stub_platform *p)

@@ -232,10 +232,14 @@ static inline struct stub_context *to_stub_context(struct context *ctx)
 /*
  * common.c: the platform and its contexts
  */
-/* The part of create that is the same: lists, page-table allocator, the control file. 0 or -errno.
+/* A control file, or -errno. */
+int stub_control_file(size_t size);
+/*
+ * The part of create that is the same: lists, page-table allocator, and the control file, @ctl_fd,
+ * which is consumed. 0 or -errno.
  */
 int stub_platform_init(struct stub_platform *p, const struct platform_type *type,
-		       const struct stub_ops *ops, size_t ctl_size);
+		       const struct stub_ops *ops, int ctl_fd, size_t ctl_size);
 void stub_platform_fini(struct stub_platform *p);
 /* Ends what is in the pool. */
 void stub_pool_end(struct stub_platform *p);
@@ -324,19 +328,20 @@ void region_map_fini(struct region_map *m);
 int stub_child_begin(pid_t parent);
 /* Every signal but those that @keep says (and the CPU's own) is ignored; none is blocked. */
 void stub_child_signals(uint64_t keep);
-/* The descriptors are STUB_FD_*, and no other. */
+/* The descriptors are STUB_FD_*, and no other; without STUB_FD_RAM and _FILE if @ram is -1. */
 int stub_child_fds(int sock, int ctl, int ram, int file);
 /* The code page and the scratch page. */
 int stub_child_memory(const void *code, size_t size);
 /* No capabilities, no new privileges, no core dumps. */
 int stub_child_privileges(void);
 
-/* Receiving an fd in the master: sends it, and makes the scratch page ready for... */
-int stub_fd_send(struct stub_platform *p, int sock, int fd);
+#define STUB_FDS_MAX 2
+/* Receiving fds in the master: sends @n of them, and makes the scratch page ready for... */
+int stub_fds_send(struct stub_platform *p, int sock, const int *fds, size_t n);
 /* ...this host call, which must return 1... */
 struct stub_call stub_fd_recv_call(void);
-/* ...and the number that it got: or -errno. */
-int stub_fd_received(struct stub_platform *p);
+/* ...and the numbers that they got. 0 or -errno. */
+int stub_fds_received(struct stub_platform *p, int *fds, size_t n);
 
 /*
  * cpu_x86_64.c

@@ -16,6 +16,7 @@
 #include "platform/systrap/layout.h"
 
 #define SYS_mmap	  9
+#define SYS_munmap	  11
 #define SYS_rt_sigprocmask 14
 #define SYS_rt_sigreturn  15
 #define SYS_pwrite64	  18
@@ -32,13 +33,29 @@
 
 #define FD_CTL 1 /* STUB_FD_CTL */
 #define REQUEST (STUB_BASE + 4096)
+#define SCRATCH (STUB_BASE + 2 * 4096)
 
 	.section .rodata.systrap, "a"
 	.balign	64
-	.globl	systrap_code, systrap_code_end, systrap_leader, systrap_handler
+	.globl	systrap_code, systrap_code_end, systrap_master, systrap_handler
 systrap_code:
 
 /* ---- leaders ---- */
+
+	/* The master gives up the sentry's memory, and is a leader. */
+systrap_master:
+	mov	$SYS_munmap, %eax
+	xor	%edi, %edi
+	movabs	$STUB_BASE, %rsi
+	syscall
+	test	%rax, %rax
+	jnz	systrap_die
+	mov	$SYS_munmap, %eax
+	movabs	$(SCRATCH + 4096), %rdi
+	mov	$(STUB_BASE + STUB_SIZE - SCRATCH - 4096), %esi
+	syscall
+	test	%rax, %rax
+	jnz	systrap_die
 
 systrap_leader:
 	mov	REQ_SEQ(%r15), %eax
@@ -90,18 +107,24 @@ systrap_leader:
 	syscall
 	jmp	systrap_leader
 
-	/* clone: the child's id, or the error, is left as the file's position. */
+	/*
+	 * clone: a thread's id, or the error, is left as the file's position. A process's goes to
+	 * the scratch page (CLONE_PARENT_SETTID).
+	 */
 5:	mov	$SYS_clone, %eax
 	mov	REQ_FLAGS(%r15), %rdi
 	mov	REQ_STACK(%r15), %rsi
-	xor	%edx, %edx
+	movabs	$(SCRATCH + SCRATCH_CHILD), %rdx
 	xor	%r10d, %r10d
 	xor	%r8d, %r8d
 	mov	REQ_CHILD(%r15), %rbp
 	syscall
 	test	%rax, %rax
 	jz	6f
-	lea	4096(%rax), %rsi
+	js	7f
+	test	%rbp, %rbp
+	jnz	4b
+7:	lea	4096(%rax), %rsi
 	mov	$SYS_lseek, %eax
 	mov	$FD_CTL, %edi
 	xor	%edx, %edx		/* SEEK_SET */

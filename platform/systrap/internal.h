@@ -16,7 +16,8 @@
  *                                                         | clone	        children)
  *                                                       user threads
  *
- * The reaper forks the master and waits for the end of stub processes, that is all. They are its
+ * The reaper forks the master, before there is a platform if it was told of one in time, and waits
+ * for the end of stub processes, that is all. They are its
  * children (CLONE_PARENT) and die with it (PR_SET_PDEATHSIG); if one is killed from outside, the
  * reaper wakes those who wait for its threads.
  *
@@ -53,6 +54,8 @@
 #define MAX_AREAS      65536 /* in the control file */
 #define AREAS_PER_PROC ((STUB_BASE - STUB_AREAS) / AREA_SIZE)
 #define AREAS_OFFSET   (MAX_PROCS * PAGE_SIZE)
+#define CONTROL_SIZE   (AREAS_OFFSET + (size_t)MAX_AREAS * AREA_SIZE)
+#define MASTER_SLOT    1 /* its request page; 0 is the scratch page */
 #define MAX_CALLS      ((PAGE_SIZE - REQ_CALLS) / sizeof(struct stub_call))
 
 #define KICK_PATIENCE 5 /* seconds */
@@ -101,15 +104,17 @@ _Static_assert(offsetof(struct control, gs_base) == CTL_GS, "control");
 _Static_assert(offsetof(struct control, stack) == CTL_STACK, "control");
 _Static_assert(sizeof(struct control) <= CTL_SIZE, "control");
 _Static_assert(STUB_FD_CTL == 1, "code_x86_64.S");
+_Static_assert(STUB_SCRATCH == STUB_BASE + 2 * PAGE_SIZE, "code_x86_64.S");
 
 struct systrap_proc {
 	struct stub_proc stub;
 	struct list_head all;	   /* p->all; spawn_lock */
 	struct list_head attached; /* threads; p->lock */
 	struct request *req;
-	unsigned int nr_areas; /* addresses used up; as->lock or unbound */
-	_Atomic int near;      /* the CPU its leader was last put on, or -1 */
-	bool ended, reaped;    /* p->lock: let go of by us, collected */
+	struct systrap_thread *coming; /* asked for with the process; spawn_lock */
+	unsigned int nr_areas;	       /* addresses used up; as->lock or unbound */
+	_Atomic int near;	       /* the CPU its leader was last put on, or -1 */
+	bool ended, reaped;	       /* p->lock: let go of by us, collected */
 };
 
 struct systrap_thread {
@@ -132,11 +137,14 @@ struct reaper {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
+	struct systrap_platform *p; /* whose it is; NULL: nobody's yet. under lock, like the rest */
 	bool started, quit;
-	int start_error;
-	pid_t master;
-	int master_status;
-	int sock; /* to the master */
+	int ctl_fd;	   /* the control file; the platform's later. const */
+	bool fsgsbase;	   /* const */
+	int sock;	   /* to the master. const */
+	int master_sock;   /* the master's end, until it is made */
+	pid_t master;	   /* 0: none. const once started */
+	int master_status; /* errno: why it could not be made, or ended */
 };
 
 struct systrap_platform {
@@ -145,7 +153,7 @@ struct systrap_platform {
 	struct systrap_proc master;
 	struct list_head all;
 	struct systrap_proc *first; /* spawn_lock: on its way, or made, and not asked for yet */
-	struct reaper reaper;
+	struct reaper *reaper;
 	uint64_t *slots, *area_slots;
 	bool fsgsbase;
 	size_t fpu_size; /* of the kernel's image in a frame */
@@ -192,13 +200,13 @@ void filter_write_user(void *page);
 /*
  * master.c
  */
-/* On the reaper thread: forks the master, which is on its way to systrap_leader. 0 or -errno. */
-int systrap_master_start(struct systrap_platform *p);
+/* On the reaper thread: forks the master, which is on its way to the code page. 0 or -errno. */
+int systrap_master_start(struct reaper *r);
 
 /*
  * leader.c: requests to leaders and the master
  */
-int systrap_master_prepare(struct systrap_platform *p);
+void systrap_master_prepare(struct systrap_platform *p);
 /* Posts the master's first work; systrap_proc_new waits for it. 0 or -errno. */
 int systrap_first_post(struct systrap_platform *p);
 int systrap_proc_new(struct stub_platform *base, struct stub_proc **out);
@@ -212,9 +220,15 @@ void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc);
 /*
  * reaper.c
  */
-int reaper_start(struct systrap_platform *p);
-/* Everything was killed but the master. */
-void reaper_stop(struct systrap_platform *p);
+/*
+ * Starts the thread, which makes the master with a control file made here. ERR_PTR. How making the
+ * master went is told by the answer to the first request.
+ */
+struct reaper *reaper_start(void);
+/* It is @p's from here on, whose master is prepared. */
+void reaper_adopt(struct reaper *r, struct systrap_platform *p);
+/* Everything was killed but the master. Frees @r, but leaves the control file. */
+void reaper_stop(struct reaper *r);
 void systrap_proc_end(struct stub_platform *base, struct stub_proc *proc);
 void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc);
 

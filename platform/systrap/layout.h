@@ -22,6 +22,13 @@
 #define REQ_DONE_OFF 0x38 /* where that is in the file */
 #define REQ_CALLS    0x80
 
+/*
+ * The end of the scratch page, which only the master has: the last process it made. The id of a
+ * thread, and an error, is left as the file's position, which all leaders share; so a process may
+ * make its first thread before anybody has asked what the process is.
+ */
+#define SCRATCH_CHILD 0xffc
+
 #define REQ_OP_NONE  0
 #define REQ_OP_CLONE 1
 

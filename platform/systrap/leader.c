@@ -17,9 +17,10 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
+#include "sentry/lib/physmem.h"
 
 #define THREAD_FLAGS 0x00050f00UL /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
-#define PROC_FLAGS   0x00008600UL /* CLONE_PARENT|FS|FILES */
+#define PROC_FLAGS   0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
 
 int shared_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
 {
@@ -54,9 +55,9 @@ static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
 	atomic_store_explicit(&proc->near, cpu, memory_order_relaxed);
 }
 
-/* Posts what is in the request page. */
-static void request_post(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
-			 uint32_t op)
+/* Posts what is in the request page; for one that is yet to be born, or is woken next. */
+static void request_set(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+			uint32_t op)
 {
 	struct request *req = proc->req;
 	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff;
@@ -68,7 +69,13 @@ static void request_post(struct systrap_platform *p, struct systrap_proc *proc, 
 	for (i = 0; i < ARRAY_SIZE(req->ack); i++)
 		req->ack[i] = seq << 2 | i;
 	atomic_store(&req->seq, seq);
-	shared_futex_wake(&req->seq);
+}
+
+static void request_post(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+			 uint32_t op)
+{
+	request_set(p, proc, n, op);
+	shared_futex_wake(&proc->req->seq);
 }
 
 /* Waits for the answer. 0 or -errno; -ESRCH: it is gone. */
@@ -101,24 +108,36 @@ static int request_run(struct systrap_platform *p, struct systrap_proc *proc, si
 	return request_wait(proc);
 }
 
+/* What the master's clone says the child is; 0: nothing. */
+static _Atomic uint32_t *child_id(struct systrap_platform *p)
+{
+	return (_Atomic uint32_t *)(p->stub.ctl + SCRATCH_CHILD);
+}
+
 /* Makes @n calls, then a clone. spawn_lock held until it is done. */
-static void clone_post_locked(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
-			      uint64_t flags, uaddr_t stack, uint64_t child)
+static void clone_set_locked(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
+			     uint64_t flags, uaddr_t stack, uint64_t child)
 {
 	proc->req->flags = flags;
 	proc->req->stack = stack;
 	proc->req->child = child;
-	request_post(p, proc, n, REQ_OP_CLONE);
+	if (child)
+		atomic_store(child_id(p), 0);
+	request_set(p, proc, n, REQ_OP_CLONE);
 }
 
 /* Returns the child's id or -errno. */
 static long clone_wait_locked(struct systrap_platform *p, struct systrap_proc *proc)
 {
 	int err = request_wait(proc);
+	uint32_t id;
 	off_t at;
 
 	if (err)
 		return err;
+	id = proc == &p->master ? atomic_load(child_id(p)) : 0;
+	if (id)
+		return id;
 	at = lseek(p->stub.ctl_fd, 0, SEEK_CUR);
 	return at < 0 ? -errno : at - 4096;
 }
@@ -174,57 +193,83 @@ static int thread_wait_up(struct systrap_platform *p, struct systrap_proc *proc,
 	return err;
 }
 
+/* Has the leader of @proc, which need not be born yet, asked for a thread. ERR_PTR. */
+static struct systrap_thread *thread_ask_locked(struct systrap_platform *p,
+						struct systrap_proc *proc)
+{
+	struct systrap_thread *th = hzalloc(sizeof(*th));
+	int slot;
+
+	if (!th)
+		return ERR_PTR(-ENOMEM);
+	slot = proc->nr_areas < AREAS_PER_PROC ? stub_slot_alloc(p->area_slots, MAX_AREAS)
+					       : -EAGAIN;
+	if (slot < 0) {
+		kfree(th);
+		return ERR_PTR(slot);
+	}
+	th->slot = (unsigned int)slot;
+	th->va = STUB_AREAS + proc->nr_areas * AREA_SIZE;
+	th->stub.p = &p->stub;
+	th->stub.proc = &proc->stub;
+	area_prepare(p, proc, th);
+	clone_set_locked(p, proc, 1, THREAD_FLAGS, th->va, 0);
+	return th;
+}
+
+/* Waits for the leader's answer. 0, or -errno and @th is no more. */
+static int thread_answer_locked(struct systrap_platform *p, struct systrap_proc *proc,
+				struct systrap_thread *th)
+{
+	long ret = clone_wait_locked(p, proc);
+
+	if (ret >= 0) {
+		th->stub.tid = (pid_t)ret;
+		proc->nr_areas++;
+		return 0;
+	}
+	/* It may be mapped there: it must not be another's while it is. */
+	proc->req->calls[0] = (struct stub_call){
+		.nr = SYS_munmap,
+		.args = {th->va, AREA_SIZE},
+	};
+	if (!request_run(p, proc, 1, REQ_OP_NONE))
+		stub_slot_free(p->area_slots, th->slot);
+	kfree(th);
+	return (int)ret;
+}
+
+/* Parks @th when it has come up. 0 or -errno. */
+static int thread_park(struct systrap_platform *p, struct systrap_proc *proc,
+		       struct systrap_thread *th)
+{
+	int err = thread_wait_up(p, proc, th);
+
+	if (err)
+		atomic_store(&proc->stub.dead, true); /* of no use */
+	atomic_fetch_add(&p->stub.nr_threads, 1);
+	mutex_lock_nested(&p->stub.lock);
+	list_add(&th->stub.node, &proc->stub.parked);
+	mutex_unlock(&p->stub.lock);
+	return err;
+}
+
 int systrap_thread_new(struct stub_platform *base, struct stub_proc *sproc)
 {
 	struct systrap_platform *p = systrap_of(base);
 	struct systrap_proc *proc = to_proc(sproc);
-	struct systrap_thread *th = hzalloc(sizeof(*th));
-	int slot;
-	long ret;
+	struct systrap_thread *th;
+	int err;
 
-	if (!th)
-		return -ENOMEM;
 	mutex_lock_nested(&p->spawn_lock);
-	slot = proc->nr_areas < AREAS_PER_PROC ? stub_slot_alloc(p->area_slots, MAX_AREAS)
-					       : -EAGAIN;
-	if (slot < 0) {
-		ret = slot;
-		goto out_unlock;
+	th = thread_ask_locked(p, proc);
+	err = PTR_ERR_OR_ZERO(th);
+	if (!err) {
+		shared_futex_wake(&proc->req->seq);
+		err = thread_answer_locked(p, proc, th);
 	}
-	th->slot = (unsigned int)slot;
-	th->va = STUB_AREAS + proc->nr_areas * AREA_SIZE;
-	area_prepare(p, proc, th);
-	clone_post_locked(p, proc, 1, THREAD_FLAGS, th->va, 0);
-	ret = clone_wait_locked(p, proc);
-	if (ret < 0) {
-		/* It may be mapped there: it must not be another's while it is. */
-		proc->req->calls[0] = (struct stub_call){
-			.nr = SYS_munmap,
-			.args = {th->va, AREA_SIZE},
-		};
-		if (!request_run(p, proc, 1, REQ_OP_NONE))
-			stub_slot_free(p->area_slots, th->slot);
-		goto out_unlock;
-	}
-	proc->nr_areas++;
 	mutex_unlock(&p->spawn_lock);
-
-	th->stub.p = base;
-	th->stub.proc = sproc;
-	th->stub.tid = (pid_t)ret;
-	ret = thread_wait_up(p, proc, th);
-	if (ret)
-		atomic_store(&sproc->dead, true); /* of no use */
-	atomic_fetch_add(&base->nr_threads, 1);
-	mutex_lock_nested(&base->lock);
-	list_add(&th->stub.node, &sproc->parked);
-	mutex_unlock(&base->lock);
-	return (int)ret;
-
-out_unlock:
-	mutex_unlock(&p->spawn_lock);
-	kfree(th);
-	return (int)ret;
+	return err ? err : thread_park(p, proc, th);
 }
 
 static void proc_init(struct systrap_proc *proc)
@@ -236,25 +281,35 @@ static void proc_init(struct systrap_proc *proc)
 	atomic_store(&proc->near, -1);
 }
 
-int systrap_master_prepare(struct systrap_platform *p)
+void systrap_master_prepare(struct systrap_platform *p)
 {
 	struct systrap_proc *m = &p->master;
-	int slot = stub_slot_alloc(p->slots, MAX_PROCS);
 
-	if (slot < 0)
-		return slot;
 	proc_init(m);
-	m->stub.slot = (unsigned int)slot;
-	m->req = (struct request *)(p->stub.ctl + m->stub.slot * PAGE_SIZE);
+	m->stub.slot = MASTER_SLOT;
+	m->req = (struct request *)(p->stub.ctl + MASTER_SLOT * PAGE_SIZE);
 	m->req->ppid = (uint32_t)getpid();
-	m->req->done_off = m->stub.slot * PAGE_SIZE + REQ_DONE;
-	return 0;
+	m->req->done_off = MASTER_SLOT * PAGE_SIZE + REQ_DONE;
 }
 
-/* A process without its process. ERR_PTR. spawn_lock held. */
+static void proc_unprepare_locked(struct systrap_platform *p, struct systrap_proc *proc)
+{
+	if (proc->coming) {
+		stub_slot_free(p->area_slots, proc->coming->slot);
+		kfree(proc->coming);
+	}
+	stub_slot_free(p->slots, proc->stub.slot);
+	kfree(proc);
+}
+
+/*
+ * A process without its process, whose leader will find in its request page that it is to make a
+ * thread. ERR_PTR. spawn_lock held.
+ */
 static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
 {
 	struct systrap_proc *proc = hzalloc(sizeof(*proc));
+	struct systrap_thread *th;
 	int slot;
 
 	if (!proc)
@@ -271,6 +326,12 @@ static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
 	proc->req->ppid = p->master.req->ppid;
 	proc->req->done_off = proc->stub.slot * PAGE_SIZE + REQ_DONE;
 	proc->stub.request = proc->req->calls;
+	th = thread_ask_locked(p, proc);
+	if (IS_ERR(th)) {
+		proc_unprepare_locked(p, proc);
+		return ERR_PTR(PTR_ERR(th));
+	}
+	proc->coming = th;
 	return proc;
 }
 
@@ -280,8 +341,7 @@ static int proc_wait_locked(struct systrap_platform *p, struct systrap_proc *pro
 	long ret = clone_wait_locked(p, &p->master);
 
 	if (ret < 0) {
-		stub_slot_free(p->slots, proc->stub.slot);
-		kfree(proc);
+		proc_unprepare_locked(p, proc);
 		return (int)ret;
 	}
 	proc->stub.pid = (pid_t)ret;
@@ -293,50 +353,52 @@ static int proc_wait_locked(struct systrap_platform *p, struct systrap_proc *pro
 }
 
 /*
- * What the master is to do first, while the sentry goes on with other things: it gives up the
- * sentry's memory, and makes the process that is wanted first.
+ * What the master is to do first, while the sentry goes on with other things: it takes the files
+ * that memory is made of, and makes the process that is wanted first.
  */
 int systrap_first_post(struct systrap_platform *p)
 {
-	static const struct range ranges[] = {
-		{0, USER_TOP},
-		{STUB_AREAS, STUB_BASE},
-		{STUB_SCRATCH + PAGE_SIZE, STUB_END},
-	};
-	struct stub_call *calls = p->master.req->calls;
+	int ram = physmem_fd(), file = physmem_file_fd();
+	int fds[] = {ram, file < 0 ? ram : file};
 	struct systrap_proc *proc;
-	size_t i;
+	int err;
 
 	mutex_lock(&p->spawn_lock);
 	proc = proc_prepare_locked(p);
-	if (IS_ERR(proc)) {
-		mutex_unlock(&p->spawn_lock);
-		return (int)PTR_ERR(proc);
+	err = PTR_ERR_OR_ZERO(proc);
+	if (err)
+		goto out_unlock;
+	err = stub_fds_send(&p->stub, p->reaper->sock, fds, ARRAY_SIZE(fds));
+	if (err) {
+		proc_unprepare_locked(p, proc);
+		goto out_unlock;
 	}
-	for (i = 0; i < ARRAY_SIZE(ranges); i++)
-		calls[i] = (struct stub_call){
-			.nr = SYS_munmap,
-			.args = {ranges[i].start, ranges[i].end - ranges[i].start},
-		};
-	clone_post_locked(p, &p->master, ARRAY_SIZE(ranges), PROC_FLAGS, 0,
-			  proc->stub.slot * PAGE_SIZE);
+	p->master.req->calls[0] = stub_fd_recv_call();
+	clone_set_locked(p, &p->master, 1, PROC_FLAGS, 0, proc->stub.slot * PAGE_SIZE);
+	shared_futex_wake(&p->master.req->seq);
 	p->first = proc;
+out_unlock:
 	mutex_unlock(&p->spawn_lock);
-	return 0;
+	return err;
 }
 
 /* The master is up and has made the first process, if it wasn't known yet. 0 or -errno. */
 static int first_wait_locked(struct systrap_platform *p)
 {
-	int err;
+	int fds[2] = {-1, -1}, err;
 
 	if (!p->first || p->first->stub.pid)
 		return 0;
 	err = proc_wait_locked(p, p->first);
+	/* After its answer: the numbers they were to get are the lowest free ones. */
+	if (!err)
+		err = stub_fds_received(&p->stub, fds, ARRAY_SIZE(fds));
+	if (!err && (fds[0] != STUB_FD_RAM || fds[1] != STUB_FD_FILE))
+		err = -EBADF;
 	if (err)
 		p->first = NULL;
-	if (err == -ESRCH && p->reaper.master_status)
-		err = -p->reaper.master_status;
+	if (err == -ESRCH && p->reaper->master_status)
+		err = -p->reaper->master_status;
 	return err;
 }
 
@@ -344,6 +406,7 @@ int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
 {
 	struct systrap_platform *p = systrap_of(base);
 	struct systrap_proc *proc;
+	struct systrap_thread *th;
 	int err;
 
 	mutex_lock_nested(&p->spawn_lock);
@@ -354,15 +417,22 @@ int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
 		proc = proc_prepare_locked(p);
 		err = PTR_ERR_OR_ZERO(proc);
 		if (!err) {
-			clone_post_locked(p, &p->master, 0, PROC_FLAGS, 0,
-					  proc->stub.slot * PAGE_SIZE);
+			clone_set_locked(p, &p->master, 0, PROC_FLAGS, 0,
+					 proc->stub.slot * PAGE_SIZE);
+			shared_futex_wake(&p->master.req->seq);
 			err = proc_wait_locked(p, proc);
 		}
 	}
-	mutex_unlock(&p->spawn_lock);
-	if (err)
+	if (err) {
+		mutex_unlock(&p->spawn_lock);
 		return err;
-	err = systrap_thread_new(base, &proc->stub);
+	}
+	th = proc->coming;
+	proc->coming = NULL;
+	err = thread_answer_locked(p, proc, th);
+	mutex_unlock(&p->spawn_lock);
+	if (!err)
+		err = thread_park(p, proc, th);
 	if (err) {
 		systrap_proc_end(base, &proc->stub);
 		return err;
@@ -374,20 +444,20 @@ int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
 int systrap_pass_fd(struct stub_platform *base, int fd)
 {
 	struct systrap_platform *p = systrap_of(base);
-	int err;
+	int err, stub_fd;
 
 	mutex_lock_nested(&p->spawn_lock);
 	err = first_wait_locked(p);
 	if (!err)
-		err = stub_fd_send(base, p->reaper.sock, fd);
+		err = stub_fds_send(base, p->reaper->sock, &fd, 1);
 	if (!err) {
 		p->master.req->calls[0] = stub_fd_recv_call();
 		err = request_run(p, &p->master, 1, REQ_OP_NONE);
 	}
 	if (!err)
-		err = stub_fd_received(base);
+		err = stub_fds_received(base, &stub_fd, 1);
 	mutex_unlock(&p->spawn_lock);
-	return err;
+	return err ? err : stub_fd;
 }
 
 void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc)

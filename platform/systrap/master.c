@@ -1,31 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Making the master stub: forked by the reaper thread, it gives up what it inherited, installs the
- * signal handler and the filter, and goes into the leader's loop. The first request takes the
- * sentry's memory away from it (leader.c).
+ * signal handler and the filter, and goes to the code page, where it gives up the sentry's memory
+ * and goes into the leader's loop. The first request brings it the memory's files (leader.c), which
+ * need not be there yet when it is forked.
  */
 #include "platform/systrap/internal.h"
 
 #include <signal.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #if __has_include(<sys/rseq.h>)
 #include <sys/rseq.h>
 #endif
 
+#include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/physmem.h"
 
 extern const char systrap_code[] __attribute__((visibility("hidden")));
 extern const char systrap_code_end[] __attribute__((visibility("hidden")));
-extern const char systrap_leader[] __attribute__((visibility("hidden")));
+extern const char systrap_master[] __attribute__((visibility("hidden")));
 extern const char systrap_handler[] __attribute__((visibility("hidden")));
-
-#define HWCAP2_FSGSBASE (1 << 1)
 
 static uaddr_t code_at(const char *label)
 {
@@ -75,24 +73,32 @@ static int child_rseq(void)
 #endif
 }
 
-/* In the child, on a copy of the reaper's stack. Ends in the code page or in _exit(errno). */
-static void __attribute__((noreturn))
-child_main(const struct systrap_platform *p, pid_t parent, int sock, int ram, uint64_t request)
+/* What the child needs of the sentry's state. */
+struct inherited {
+	pid_t parent;
+	int sock, ctl;
+	uint32_t fsgsbase;
+};
+
+/*
+ * In the child, on a copy of the reaper's stack, without the arenas. Ends in the code page or in
+ * _exit(errno).
+ */
+static void __attribute__((noreturn)) child_main(const struct inherited *in)
 {
-	static uint8_t page[PAGE_SIZE];
-	uint32_t fsgsbase = p->fsgsbase;
-	int err = stub_child_begin(parent);
+	uint8_t page[PAGE_SIZE];
+	int err = stub_child_begin(in->parent);
 
 	memcpy(page, systrap_code, CODE_DATA);
-	memcpy(page + CODE_FSGSBASE, &fsgsbase, sizeof(fsgsbase));
+	memcpy(page + CODE_FSGSBASE, &in->fsgsbase, sizeof(in->fsgsbase));
 	filter_write_user(page);
 	stub_child_signals(1UL << (PLATFORM_KICK_SIGNAL - 1));
 	if (!err)
-		err = stub_child_fds(sock, p->stub.ctl_fd, ram, physmem_file_fd());
+		err = stub_child_fds(in->sock, in->ctl, -1, -1);
 	if (!err)
 		err = stub_child_memory(page, sizeof(page));
 	if (!err && mmap((void *)STUB_REQUEST, PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
-			 STUB_FD_CTL, (off_t)request) == MAP_FAILED)
+			 STUB_FD_CTL, MASTER_SLOT * PAGE_SIZE) == MAP_FAILED)
 		err = -errno;
 	if (!err)
 		err = child_rseq();
@@ -106,31 +112,29 @@ child_main(const struct systrap_platform *p, pid_t parent, int sock, int ram, ui
 		_exit(-err);
 	__asm__ volatile("xor %%ebx, %%ebx; mov %0, %%r15; jmp *%1"
 			 :
-			 : "r"(STUB_REQUEST), "r"(code_at(systrap_leader))
+			 : "r"(STUB_REQUEST), "r"(code_at(systrap_master))
 			 : "rbx", "r15", "memory");
 	__builtin_unreachable();
 }
 
-int systrap_master_start(struct systrap_platform *p)
+int systrap_master_start(struct reaper *r)
 {
-	struct reaper *r = &p->reaper;
-	pid_t self = getpid();
-	int sock[2];
+	struct inherited in = {.parent = getpid(),
+			       .sock = r->master_sock,
+			       .ctl = r->ctl_fd,
+			       .fsgsbase = r->fsgsbase};
 	long ret;
 
-	p->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock))
-		return -errno;
+	/*
+	 * Neither kernel state nor memory, if there are any yet: the child has no use for them, and
+	 * what it had a copy of the sentry would fault in anew. ENOMEM: there are holes between.
+	 */
+	madvise((void *)ARENA_BASE, (uintptr_t)phys_ptr(PHYS_FILE_END) - ARENA_BASE, MADV_DONTFORK);
 	ret = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
 	if (ret == 0)
-		child_main(p, self, sock[1], physmem_fd(), p->master.stub.slot * PAGE_SIZE);
-	close(sock[1]);
-	if (ret < 0) {
-		ret = -errno;
-		close(sock[0]);
-		return (int)ret;
-	}
-	r->master = p->master.stub.pid = (pid_t)ret;
-	r->sock = sock[0];
+		child_main(&in);
+	if (ret < 0)
+		return -errno;
+	r->master = (pid_t)ret;
 	return 0;
 }

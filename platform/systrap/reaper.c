@@ -10,7 +10,10 @@
 #include "platform/systrap/internal.h"
 
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +21,8 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
+
+#define HWCAP2_FSGSBASE (1 << 1)
 
 void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc)
 {
@@ -53,8 +58,8 @@ static void collect_master(struct systrap_platform *p)
 {
 	int status = 0;
 
-	waitpid(p->reaper.master, &status, __WALL);
-	p->reaper.master_status = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+	waitpid(p->reaper->master, &status, __WALL);
+	p->reaper->master_status = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
 	atomic_store(&p->master.stub.dead, true);
 	answer_for_dead(p->master.req);
 }
@@ -70,7 +75,7 @@ static void nap(struct systrap_platform *p)
 
 	info.si_pid = 0;
 	if (!atomic_load(&p->master.stub.dead) &&
-	    !waitid(P_PID, (id_t)p->reaper.master, &info, WEXITED | WNOWAIT | WNOHANG | __WALL) &&
+	    !waitid(P_PID, (id_t)p->reaper->master, &info, WEXITED | WNOWAIT | WNOHANG | __WALL) &&
 	    info.si_pid)
 		collect_master(p);
 	nanosleep(&moment, NULL);
@@ -150,7 +155,7 @@ static void collect(struct systrap_platform *p, pid_t pid)
 
 static void reap(struct systrap_platform *p)
 {
-	struct reaper *r = &p->reaper;
+	struct reaper *r = p->reaper;
 	siginfo_t info;
 
 	for (;;) {
@@ -167,31 +172,41 @@ static void reap(struct systrap_platform *p)
 	}
 }
 
+/* The platform that this is for, or NULL: there will be none. */
+static struct systrap_platform *wait_adopted(struct reaper *r)
+{
+	struct systrap_platform *p;
+
+	pthread_mutex_lock(&r->lock);
+	while (!r->p && !r->quit)
+		pthread_cond_wait(&r->wake, &r->lock);
+	p = r->p;
+	pthread_mutex_unlock(&r->lock);
+	return p;
+}
+
 static void *reaper_main(void *arg)
 {
-	struct systrap_platform *p = arg;
-	struct reaper *r = &p->reaper;
-	sigset_t all;
+	struct systrap_platform *p;
+	struct reaper *r = arg;
 	int err;
 
-	/* Signals are for the other threads, but for those that tell of our own bugs. */
-	sigfillset(&all);
-	sigdelset(&all, SIGSEGV);
-	sigdelset(&all, SIGBUS);
-	sigdelset(&all, SIGILL);
-	sigdelset(&all, SIGFPE);
-	sigdelset(&all, SIGABRT);
-	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	prctl(PR_SET_NAME, "systrap-reaper", 0, 0, 0);
-	err = systrap_master_start(p);
+	err = systrap_master_start(r);
+	close(r->master_sock);
 	pthread_mutex_lock(&r->lock);
-	r->start_error = err;
+	if (err)
+		r->master_status = -err;
 	r->started = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	if (err)
-		return NULL;
-	reap(p);
+	p = wait_adopted(r);
+	if (p && err) {
+		atomic_store(&p->master.stub.dead, true);
+		answer_for_dead(p->master.req);
+	} else if (p) {
+		reap(p);
+	}
 	/* If all were killed from outside: stubs are bound to the life of this thread. */
 	pthread_mutex_lock(&r->lock);
 	while (!r->quit)
@@ -200,38 +215,81 @@ static void *reaper_main(void *arg)
 	return NULL;
 }
 
-int reaper_start(struct systrap_platform *p)
+struct reaper *reaper_start(void)
 {
-	struct reaper *r = &p->reaper;
-	int err;
+	struct reaper *r = calloc(1, sizeof(*r));
+	sigset_t all, old;
+	int sock[2], err;
 
+	if (!r)
+		return ERR_PTR(-ENOMEM);
+	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock)) {
+		err = -errno;
+		goto out_free;
+	}
+	r->sock = sock[0];
+	r->master_sock = sock[1];
+	r->ctl_fd = stub_control_file(CONTROL_SIZE);
+	if (r->ctl_fd < 0) {
+		err = r->ctl_fd;
+		goto out_sock;
+	}
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->wake, NULL);
-	err = -pthread_create(&r->thread, NULL, reaper_main, p);
-	if (err)
-		return err;
+	/* Signals are for the other threads, but for those that tell of our own bugs. */
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = -pthread_create(&r->thread, NULL, reaper_main, r);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!err)
+		return r;
+	pthread_cond_destroy(&r->wake);
+	pthread_mutex_destroy(&r->lock);
+	close(r->ctl_fd);
+out_sock:
+	close(sock[0]);
+	close(sock[1]);
+out_free:
+	free(r);
+	return ERR_PTR(err);
+}
+
+void reaper_adopt(struct reaper *r, struct systrap_platform *p)
+{
+	pthread_mutex_lock(&r->lock);
+	p->reaper = r;
+	p->fsgsbase = r->fsgsbase;
+	r->p = p;
+	pthread_cond_broadcast(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void wait_started(struct reaper *r)
+{
 	pthread_mutex_lock(&r->lock);
 	while (!r->started)
 		pthread_cond_wait(&r->wake, &r->lock);
-	err = r->start_error;
 	pthread_mutex_unlock(&r->lock);
-	if (err)
-		pthread_join(r->thread, NULL);
-	return err;
 }
 
-void reaper_stop(struct systrap_platform *p)
+void reaper_stop(struct reaper *r)
 {
-	struct reaper *r = &p->reaper;
-
+	wait_started(r);
 	pthread_mutex_lock(&r->lock);
 	r->quit = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	if (!atomic_load(&p->master.stub.dead))
+	if (r->master && !(r->p && atomic_load(&r->p->master.stub.dead)))
 		kill(r->master, SIGKILL);
 	pthread_join(r->thread, NULL);
 	close(r->sock);
 	pthread_cond_destroy(&r->wake);
 	pthread_mutex_destroy(&r->lock);
+	free(r);
 }

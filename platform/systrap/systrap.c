@@ -66,15 +66,32 @@ static int systrap_ready(struct platform *base)
 	return 0;
 }
 
+/* Of the next platform. */
+static struct reaper *prepared;
+
+static void systrap_prepare(void)
+{
+	struct reaper *r = prepared ? prepared : reaper_start();
+
+	/* If it can't be made, create finds out why. */
+	prepared = IS_ERR(r) ? NULL : r;
+}
+
 static int systrap_create(const struct platform_config *config, struct platform **out)
 {
-	struct systrap_platform *p = hzalloc(sizeof(*p));
-	int err;
+	struct reaper *r = prepared ? prepared : reaper_start();
+	struct systrap_platform *p;
+	int err = -ENOMEM;
 
-	if (!p)
-		return -ENOMEM;
-	err = stub_platform_init(&p->stub, &systrap_platform, &ops,
-				 AREAS_OFFSET + (size_t)MAX_AREAS * AREA_SIZE);
+	if (IS_ERR(r))
+		return (int)PTR_ERR(r);
+	prepared = NULL;
+	p = hzalloc(sizeof(*p));
+	if (!p) {
+		close(r->ctl_fd);
+		goto out_reaper;
+	}
+	err = stub_platform_init(&p->stub, &systrap_platform, &ops, r->ctl_fd, CONTROL_SIZE);
 	if (err)
 		goto out_free;
 	p->spin = p->stub.place.pin || p->stub.place.nr_cpus == 1 ? 0 : SPINS;
@@ -85,20 +102,19 @@ static int systrap_create(const struct platform_config *config, struct platform 
 	p->area_slots = hcalloc(MAX_AREAS / 64, sizeof(*p->area_slots));
 	if (!p->slots || !p->area_slots)
 		goto out_slots;
-	p->slots[0] = 1; /* the scratch page */
-	err = systrap_master_prepare(p);
-	if (!err)
-		err = reaper_start(p);
-	if (err)
-		goto out_slots;
+	p->slots[0] = 1 | 1 << MASTER_SLOT; /* and the scratch page */
+	systrap_master_prepare(p);
+	reaper_adopt(r, p);
 	err = systrap_first_post(p);
-	if (err)
-		goto out_reaper;
+	if (err) {
+		/* While there is a platform. */
+		reaper_stop(r);
+		r = NULL;
+		goto out_slots;
+	}
 	*out = &p->stub.base;
 	return 0;
 
-out_reaper:
-	reaper_stop(p);
 out_slots:
 	kfree(p->slots);
 	kfree(p->area_slots);
@@ -106,6 +122,9 @@ out_slots:
 	stub_platform_fini(&p->stub);
 out_free:
 	kfree(p);
+out_reaper:
+	if (r)
+		reaper_stop(r);
 	return err;
 }
 
@@ -117,7 +136,7 @@ static void systrap_destroy(struct platform *base)
 	if (p->first)
 		systrap_ready(base);
 	stub_pool_end(&p->stub);
-	reaper_stop(p);
+	reaper_stop(p->reaper);
 	kfree(p->slots);
 	kfree(p->area_slots);
 	mutex_fini(&p->spawn_lock);
@@ -136,6 +155,7 @@ const struct platform_type systrap_platform = {
 	.rewrite_after = 8,
 	.spin = 3000,
 	.probe = systrap_probe,
+	.prepare = systrap_prepare,
 	.create = systrap_create,
 	.ready = systrap_ready,
 	.destroy = systrap_destroy,
