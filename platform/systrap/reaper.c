@@ -153,25 +153,6 @@ static void collect(struct systrap_platform *p, pid_t pid)
 		systrap_proc_free(p, proc);
 }
 
-static void reap(struct systrap_platform *p)
-{
-	struct reaper *r = p->reaper;
-	siginfo_t info;
-
-	for (;;) {
-		info.si_pid = 0;
-		if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD)) {
-			if (errno == EINTR)
-				continue;
-			break;
-		}
-		if (info.si_pid == r->master)
-			collect_master(p);
-		else
-			collect(p, info.si_pid);
-	}
-}
-
 /* The platform that this is for, or NULL: there will be none. */
 static struct systrap_platform *wait_adopted(struct reaper *r)
 {
@@ -183,6 +164,29 @@ static struct systrap_platform *wait_adopted(struct reaper *r)
 	p = r->p;
 	pthread_mutex_unlock(&r->lock);
 	return p;
+}
+
+static void reap(struct reaper *r)
+{
+	struct systrap_platform *p;
+	siginfo_t info;
+
+	for (;;) {
+		info.si_pid = 0;
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD)) {
+			if (errno == EINTR)
+				continue;
+			break;
+		}
+		/* Asked for only now: it need not be woken when there is a platform. */
+		p = wait_adopted(r);
+		if (!p)
+			break;
+		if (info.si_pid == r->master)
+			collect_master(p);
+		else
+			collect(p, info.si_pid);
+	}
 }
 
 static void *reaper_main(void *arg)
@@ -200,12 +204,12 @@ static void *reaper_main(void *arg)
 	r->started = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	p = wait_adopted(r);
-	if (p && err) {
+	p = err ? wait_adopted(r) : NULL;
+	if (p) {
 		atomic_store(&p->master.stub.dead, true);
 		answer_for_dead(p->master.req);
-	} else if (p) {
-		reap(p);
+	} else if (!err) {
+		reap(r);
 	}
 	/* If all were killed from outside: stubs are bound to the life of this thread. */
 	pthread_mutex_lock(&r->lock);
