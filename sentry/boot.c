@@ -405,6 +405,24 @@ static void until_end(struct boot *b, uint64_t started)
 		b->result->status = EXIT_TIMEOUT;
 }
 
+/* On the last task's thread. */
+static void end_process(struct kernel *k)
+{
+	/* A program that could not be started: that is to be told. */
+	if (gettid() == getpid())
+		return;
+	exit(forward_timed_out() ? EXIT_TIMEOUT : exit_status_of(kernel_wait(k)));
+}
+
+/*
+ * Is the end of the last task the end of this process, with no more to it than the exit status?
+ * Then that isn't left to the main thread, which would have to be woken.
+ */
+static bool ends_with_last_task(const struct boot *b)
+{
+	return !b->init.console && b->config.control_fd <= 0 && !b->config.stats;
+}
+
 static void run(struct boot *b)
 {
 	struct forward_args fa = {
@@ -442,6 +460,10 @@ static void run(struct boot *b)
 		return;
 	}
 	forward_prepare(&fa);
+	if (ends_with_last_task(b)) {
+		b->kernel->ends_process = !b->config.nvolumes;
+		kernel_all_ended = end_process;
+	}
 	b->result->boot_ns = monotonic_ns() - b->start;
 	started = monotonic_ns();
 	err = kernel_start_process(b->kernel, b->init.tg);

@@ -261,6 +261,15 @@ static bool last_thread(struct task *t)
 	return last;
 }
 
+/* Is it the last of all, with memory that the host takes back faster than mm_put? */
+static bool leaves_memory(struct task *t)
+{
+	struct kernel *k = t->kernel;
+
+	return t->mm && k->ends_process && t->tg == k->init &&
+	       atomic_load(&k->nr_threads_running) == 1;
+}
+
 void task_exit(struct task *t)
 {
 	struct thread_group *tg = t->tg;
@@ -288,6 +297,8 @@ void task_exit(struct task *t)
 	if (last_thread(t) && tg->session == tg->pid)
 		tty_disassociate(tg);
 	fast_detach(t);
+	if (leaves_memory(t))
+		mm_get(t->mm);
 	task_drop_resources(t);
 	task_times(t, &utime, &stime);
 

@@ -58,6 +58,11 @@ struct kernel {
 	void *config; /* what init was made from, if it may be wanted again (config.h) */
 	size_t config_size;
 	bool stats;
+	/*
+	 * kernel_all_ended ends this host process, and with it what the last task has mapped; no
+	 * file of the host's is among that.
+	 */
+	bool ends_process;
 	uint64_t forks;	     /* processes made, for /proc/stat */
 	struct tty *console; /* sandbox terminal (-t), or NULL */
 };
