@@ -9,6 +9,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -130,15 +131,16 @@ static uint64_t tsc_khz_between(const struct sample *a, const struct sample *b)
 
 static bool host_uses_tsc(void)
 {
+	int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+		      O_RDONLY | O_CLOEXEC);
 	char name[32] = "";
-	FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
 	unsigned int a, b, c, d;
 
 	/* Invariant TSC, and the host trusts it (kvm-clock on a guest is the TSC underneath). */
-	if (f) {
-		if (!fgets(name, sizeof(name), f))
+	if (fd >= 0) {
+		if (read(fd, name, sizeof(name) - 1) < 0)
 			name[0] = 0;
-		fclose(f);
+		close(fd);
 	}
 	name[strcspn(name, "\n")] = 0;
 	if (!strcmp(name, "tsc"))
