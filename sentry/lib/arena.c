@@ -4,6 +4,9 @@
  * a run that serves one large object. A table at the arena's start says which, so that kfree needs
  * only the address. Freed objects go on their class's list, newest first; freed runs on a list that
  * is searched first-fit, with their memory given back to the host.
+ *
+ * The first blocks serve classes of small objects a page or two at a time: what every start touches
+ * lies close together, and is made resident by one call.
  */
 #include "sentry/lib/arena.h"
 
@@ -19,6 +22,13 @@
 #define BLOCK_SIZE  (1UL << BLOCK_SHIFT)
 #define NR_BLOCKS   (ARENA_SIZE >> BLOCK_SHIFT) /* of the larger one */
 #define RUN_FLAG    0x80000000u /* first block of a run; the rest of the entry is its length */
+#define SHARED	    0x40000000u /* a block whose pages serve different classes */
+
+#define NR_SHARED	4 /* blocks */
+#define SHARED_PAGES	(NR_SHARED * (BLOCK_SIZE / PAGE_SIZE))
+#define SHARED_MAX	2048 /* the largest object there */
+#define KERNEL_RESIDENT 22   /* pages that a start touches, more or less */
+#define HOST_RESIDENT	8
 
 static const uint32_t class_sizes[] = {16,  32,	 48,   64,   96,   128,	 192,  256,   384,
 				       512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768};
@@ -37,6 +47,7 @@ struct size_class {
 	struct mutex lock;
 	struct free_object *free;   /* under lock, like the rest */
 	uint8_t *fresh, *fresh_end; /* never used part of the newest block */
+	bool fresh_zero;	    /* which was never another's */
 };
 
 /* Lies at its own base: allocator state is part of a snapshot, too. */
@@ -45,6 +56,9 @@ struct arena {
 	struct mutex lock;
 	size_t next_block; /* none at or beyond it was ever used; under lock */
 	struct free_run *runs;
+	uint8_t *shared;		    /* the first blocks; const */
+	unsigned int shared_used;	    /* pages; under lock */
+	uint8_t shared_class[SHARED_PAGES]; /* of each page */
 	_Atomic size_t in_use;
 	struct size_class classes[NR_CLASSES];
 	uint8_t class_of[2048 / 16 + 1]; /* by size in 16-byte units */
@@ -54,7 +68,7 @@ struct arena {
 #define KERNEL_ARENA ((struct arena *)ARENA_BASE)
 #define HOST_ARENA   ((struct arena *)HOST_ARENA_BASE)
 
-static int arena_map(struct arena *a, size_t size)
+static int arena_map(struct arena *a, size_t size, size_t resident)
 {
 	void *p = mmap(a, size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -72,19 +86,23 @@ static int arena_map(struct arena *a, size_t size)
 		a->class_of[units] = (uint8_t)c;
 	}
 	a->next_block = (sizeof(struct arena) + BLOCK_SIZE - 1) >> BLOCK_SHIFT;
+	a->shared = (uint8_t *)a + (a->next_block << BLOCK_SHIFT);
+	for (size_t i = 0; i < NR_SHARED; i++)
+		a->table[a->next_block++] = SHARED;
+	madvise(a->shared, resident * PAGE_SIZE, MADV_POPULATE_WRITE);
 	return 0;
 }
 
 int arena_init(void)
 {
-	int err = arena_map(KERNEL_ARENA, ARENA_SIZE);
+	int err = arena_map(KERNEL_ARENA, ARENA_SIZE, KERNEL_RESIDENT);
 
-	return err ? err : arena_map(HOST_ARENA, HOST_ARENA_SIZE);
+	return err ? err : arena_map(HOST_ARENA, HOST_ARENA_SIZE, HOST_RESIDENT);
 }
 
 int arena_init_host(void)
 {
-	return arena_map(HOST_ARENA, HOST_ARENA_SIZE);
+	return arena_map(HOST_ARENA, HOST_ARENA_SIZE, HOST_RESIDENT);
 }
 
 size_t arena_in_use(void)
@@ -180,30 +198,51 @@ static size_t class_for(const struct arena *a, size_t size)
 	return c;
 }
 
-/* A new block for a class that has run dry. Its lock is held. */
+/* Pages of the shared blocks for @class, or NULL: there are none. a->lock held. */
+static uint8_t *take_shared_locked(struct arena *a, size_t class, size_t pages)
+{
+	unsigned int at = a->shared_used;
+
+	if (class_sizes[class] > SHARED_MAX || at + pages > SHARED_PAGES)
+		return NULL;
+	for (size_t i = 0; i < pages; i++)
+		a->shared_class[at + i] = (uint8_t) class;
+	a->shared_used += (unsigned int)pages;
+	return a->shared + at * PAGE_SIZE;
+}
+
+/* A new block for a class that has run dry, or part of one. Its lock is held. */
 static bool refill_locked(struct arena *a, struct size_class *sc, size_t class)
 {
-	bool fresh;
+	size_t size = class_sizes[class] <= SHARED_MAX / 2 ? PAGE_SIZE : 2 * PAGE_SIZE;
+	bool fresh = true;
 	uint8_t *p;
 
 	/* Same rank, always class before arena. */
 	mutex_lock_nested(&a->lock);
-	p = take_blocks_locked(a, 1, &fresh);
-	if (p)
-		a->table[block_index(a, p)] = (uint32_t) class + 1;
+	p = take_shared_locked(a, class, size / PAGE_SIZE);
+	if (!p) {
+		size = BLOCK_SIZE;
+		p = take_blocks_locked(a, 1, &fresh);
+		if (p)
+			a->table[block_index(a, p)] = (uint32_t) class + 1;
+	}
 	mutex_unlock(&a->lock);
 	if (!p)
 		return false;
+	sc->fresh_zero = fresh;
 	sc->fresh = p;
-	sc->fresh_end = p + BLOCK_SIZE / class_sizes[class] * class_sizes[class];
+	sc->fresh_end = p + size / class_sizes[class] * class_sizes[class];
 	return true;
 }
 
-static void *alloc_small(struct arena *a, size_t class)
+/* @zero: set if what is returned reads as zero anyway. */
+static void *alloc_small(struct arena *a, size_t class, bool *zero)
 {
 	struct size_class *sc = &a->classes[class];
 	void *p = NULL;
 
+	*zero = false;
 	mutex_lock(&sc->lock);
 	if (sc->free) {
 		p = sc->free;
@@ -211,6 +250,7 @@ static void *alloc_small(struct arena *a, size_t class)
 	} else if (sc->fresh != sc->fresh_end || refill_locked(a, sc, class)) {
 		p = sc->fresh;
 		sc->fresh += class_sizes[class];
+		*zero = sc->fresh_zero;
 	}
 	mutex_unlock(&sc->lock);
 	if (p)
@@ -234,31 +274,47 @@ static bool fails_now(void)
 static void *alloc(struct arena *a, size_t size)
 {
 	size_t class = class_for(a, size);
+	bool zero;
 
 	if (fails_now())
 		return NULL;
-	return class < NR_CLASSES ? alloc_small(a, class) : alloc_run(a, size, false);
+	return class < NR_CLASSES ? alloc_small(a, class, &zero) : alloc_run(a, size, false);
 }
 
 static void *alloc_zeroed(struct arena *a, size_t size)
 {
 	size_t class = class_for(a, size);
+	bool zero;
 	void *p;
 
 	if (fails_now())
 		return NULL;
 	if (class == NR_CLASSES)
 		return alloc_run(a, size, true);
-	p = alloc_small(a, class);
-	if (p)
+	p = alloc_small(a, class, &zero);
+	/* One call is cheaper than as many page faults. */
+	if (p && zero && size > PAGE_SIZE)
+		madvise((void *)((uintptr_t)p & PAGE_MASK), PAGE_ALIGN_UP(size),
+			MADV_POPULATE_WRITE);
+	else if (p)
 		memset(p, 0, size);
 	return p;
+}
+
+/* RUN_FLAG | blocks, or the class + 1, of what @p is in; 0: nothing. */
+static uint32_t entry_of(const struct arena *a, const void *p)
+{
+	uint32_t entry = a->table[block_index(a, p)];
+
+	if (entry != SHARED)
+		return entry;
+	return a->shared_class[((const uint8_t *)p - a->shared) / PAGE_SIZE] + 1u;
 }
 
 /* Bytes usable at @p. */
 static size_t usable(const struct arena *a, const void *p)
 {
-	uint32_t entry = a->table[block_index(a, p)];
+	uint32_t entry = entry_of(a, p);
 
 	return entry & RUN_FLAG ? (size_t)(entry & ~RUN_FLAG) << BLOCK_SHIFT
 				: class_sizes[entry - 1];
@@ -350,7 +406,7 @@ void kfree(const void *ptr)
 	if (!ptr)
 		return;
 	BUG_ON((uintptr_t)ptr - (uintptr_t)a >= a->nr_blocks << BLOCK_SHIFT);
-	entry = a->table[block_index(a, ptr)];
+	entry = entry_of(a, ptr);
 	BUG_ON(!entry);
 	if (entry & RUN_FLAG) {
 		free_run(a, o, entry & ~RUN_FLAG);
