@@ -19,7 +19,7 @@ static const void *at(const struct erofs *fs, uint64_t off, uint64_t len)
 /* CRC-32C (Castagnoli, reflected), without the final inversion, as the format wants it. */
 static uint32_t crc32c(uint32_t crc, const uint8_t *p, size_t len)
 {
-	/* Tables of 16 make those of 256, for four bytes at once: the check is on the way of each start. */
+	/* Four bytes at once, by tables made from one of nibbles: this is part of every start. */
 	static const uint32_t nibble[16] = {
 		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
 		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
