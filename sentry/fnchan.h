@@ -77,6 +77,12 @@ enum fn_type {
 #define FN_NOT_READY  128u /* it can't be reset: the sandbox ends after this message */
 
 /*
+ * Of FN_READY: the first requests have taught this sandbox what every one of them touches, and its
+ * frozen state has that in place now. A snapshot is worth more from here on; copies don't learn.
+ */
+#define FN_LEARNED 256u
+
+/*
  * Flow control of FN_STDOUT, FN_BODY and streams is the socket's own for one request's data as a
  * whole: a sender that would block waits. A stream's sender may have FN_STREAM_WINDOW bytes under
  * way that the receiver hasn't said FN_WINDOW for, so that one slow stream doesn't stop the others.

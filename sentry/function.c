@@ -53,6 +53,7 @@ static __host_state struct {
 	size_t pending, pushed; /* of wire_in.data: body that didn't fit the pipe yet */
 	uint64_t requests;
 	unsigned int trainings;
+	bool learned; /* something from them */
 	struct wire in_wire, out_wire;
 } fn = {.channel = -1};
 
@@ -252,9 +253,9 @@ static void take_body(void)
 
 /* ---- the life of a request ---- */
 
-static bool send_ready(uint64_t took, const struct snapshot_rewound *r)
+static bool send_ready(uint64_t took, const struct snapshot_rewound *r, uint32_t flags)
 {
-	struct fn_msg m = {.type = FN_READY};
+	struct fn_msg m = {.type = FN_READY, .flags = flags};
 	struct physmem_stats pm;
 
 	physmem_stats(&pm);
@@ -310,6 +311,8 @@ static bool go_back(void)
 {
 	struct snapshot_rewound r;
 	uint64_t start = monotonic_ns();
+	uint32_t flags = 0;
+	long learned;
 
 	if (snapshot_rewind(fn.kernel, &r)) {
 		log_error("function: the sandbox can't be set back");
@@ -322,11 +325,15 @@ static bool go_back(void)
 	fn.pending = fn.pushed = 0;
 	if (fn.trainings < TRAININGS) {
 		fn.trainings++;
-		if (snapshot_learn(fn.kernel) < 0)
+		learned = snapshot_learn(fn.kernel);
+		if (learned < 0)
 			return false;
+		fn.learned |= learned > 0;
+		if (fn.trainings == TRAININGS && fn.learned)
+			flags = FN_LEARNED;
 	}
 	fn.phase = READY;
-	return send_ready(monotonic_ns() - start, &r);
+	return send_ready(monotonic_ns() - start, &r, flags);
 }
 
 /* What the sentry has seen of the request goes. */
@@ -359,7 +366,7 @@ static bool finish_streams(struct fn_msg *m)
 		return go_back();
 	streams_end_request();
 	fn.phase = READY;
-	return send_ready(0, NULL);
+	return send_ready(0, NULL, 0);
 }
 
 /* The request is over: answers, and goes back. False: this sandbox has come to its end. */
@@ -463,7 +470,7 @@ static bool freeze(void)
 		return false;
 	}
 	fn.phase = READY;
-	return send_ready(monotonic_ns() - fn.since, NULL);
+	return send_ready(monotonic_ns() - fn.since, NULL, 0);
 }
 
 /* ---- the loop ---- */
@@ -616,8 +623,10 @@ int function_restored(struct kernel *k, int channel, uint64_t since)
 	if (err)
 		return EXIT_KVMSBOX;
 	fn.phase = READY;
+	/* It would make an image of its own, with nothing shared. */
+	fn.trainings = TRAININGS;
 	task_last_exit = last_exit;
-	if (send_ready(monotonic_ns() - since, NULL))
+	if (send_ready(monotonic_ns() - since, NULL, 0))
 		serve();
 	return 0;
 }

@@ -26,6 +26,30 @@ def starts_and_snapshot():
 
 
 @test
+def learns():
+    """pool: who has learned is asked for a better snapshot; copies of the first one are replaced"""
+    f = function(SLEEP, env={"DOUBLE": "learns"}, instances={"min": 3, "max": 3})
+    with Server({"f": f}) as s:
+        def pids():
+            return {i["pid"]: i["state"] for i in s.get("/admin/instances")}
+
+        def all_ready():
+            return list(pids().values()) == ["ready"] * 3
+
+        s.wait(all_ready, "three of them")
+        before = set(pids())
+        # Copies are doubles, too, and say that they have learned: nobody asks them.
+        together(*[lambda: s.ask("/f/f", b"0.2") for _ in range(9)])
+        s.wait(lambda: all_ready() and len(before & set(pids())) <= 1, "two others and the first one")
+        f = s.function("f")
+        same((f["starts_cold"], f["starts_warm"]), (1, 4))
+        after = set(pids())
+        together(*[lambda: s.ask("/f/f", b"0.2") for _ in range(9)])
+        s.wait(all_ready, "ready again")
+        same(set(pids()), after)
+
+
+@test
 def min_instances():
     """pool: instances.min start at once, come back after a death, and serve warm"""
     with Server({"f": function(["cat"], instances={"min": 3})}) as s:

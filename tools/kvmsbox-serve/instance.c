@@ -64,13 +64,12 @@ static void log_instance(struct instance *i, enum log_level level, const char *e
 /* Keeps the counts right; the only place that changes the state. */
 static void set_state(struct instance *i, enum instance_state s)
 {
+	int starting = is_starting(s) - is_starting(i->state);
 	struct function *f = i->function;
 
-	if (is_starting(i->state) && !is_starting(s)) {
-		server.starting--;
-		if (i->current)
-			f->starting--;
-	}
+	server.starting += (unsigned int)starting;
+	if (i->current)
+		f->starting += (unsigned int)starting;
 	if (i->state == INST_READY && !list_empty(&i->in_ready)) {
 		list_del(&i->in_ready);
 		if (i->current)
@@ -313,6 +312,17 @@ static void count_start(struct instance *i, uint64_t took)
 	}
 }
 
+/* False: there is to be none. */
+static bool ask_for_snapshot(struct instance *i)
+{
+	if (!i->cold || !i->current || !i->config->snapshot || i->function->snapshot_failed)
+		return false;
+	set_state(i, INST_SNAPSHOT);
+	timer_set(&i->timer, loop_now() + i->config->limits.start);
+	send_type(i, FN_SNAPSHOT);
+	return true;
+}
+
 static void got_ready(struct instance *i, const struct fn_msg *m)
 {
 	struct function *f = i->function;
@@ -333,19 +343,14 @@ static void got_ready(struct instance *i, const struct fn_msg *m)
 		f->stats.resets++;
 		f->stats.dirtied_pages += m->ready.dirtied;
 		histogram_add(&f->stats.reset, loop_now() - i->since);
-		become_ready(i);
+		if (!(m->flags & FN_LEARNED) || !ask_for_snapshot(i))
+			become_ready(i);
 		return;
 	}
 	if (i->current)
 		count_start(i, loop_now() - i->started);
-	if (i->cold && i->current && i->config->snapshot && f->image[0] < 0 &&
-	    !f->snapshot_failed) {
-		set_state(i, INST_SNAPSHOT);
-		timer_set(&i->timer, loop_now() + i->config->limits.start);
-		send_type(i, FN_SNAPSHOT);
-		return;
-	}
-	become_ready(i);
+	if (f->image[0] >= 0 || !ask_for_snapshot(i))
+		become_ready(i);
 }
 
 /* Without the seals somebody could change under every clone what it runs. */
@@ -631,6 +636,7 @@ static void join_function(struct instance *i, struct function *f)
 	i->kind = kinds[f->config->kind];
 	i->version = f->version;
 	i->current = true;
+	i->images = f->images;
 	list_add_tail(&i->node, &f->instances);
 	f->live++;
 	f->starting++;

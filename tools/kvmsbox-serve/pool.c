@@ -272,11 +272,17 @@ static void balance(struct work *w)
 	fill_blanks();
 }
 
+/* There is a better snapshot now than the one it is a copy of. */
+static bool is_outdone(const struct instance *i)
+{
+	return !i->cold && i->images != i->function->images;
+}
+
 void pool_ready(struct instance *i)
 {
 	struct function *f = i->function;
 
-	if (!is_current(i) || is_closing(f)) {
+	if (!is_current(i) || is_closing(f) || is_outdone(i)) {
 		instance_end(i);
 		return;
 	}
@@ -288,13 +294,20 @@ void pool_ready(struct instance *i)
 void pool_image(struct instance *i, int fds[FN_IMAGE_FDS])
 {
 	struct function *f = i->function;
+	struct instance *other, *tmp;
 
 	/* Else it stays the caller's, who closes it. */
-	if (!is_current(i) || f->image[0] >= 0)
+	if (!is_current(i))
 		return;
+	function_drop_image(f);
 	for (int k = 0; k < FN_IMAGE_FDS; k++) {
 		f->image[k] = fds[k];
 		fds[k] = -1;
+	}
+	f->images++;
+	list_for_each_entry_safe (other, tmp, &f->ready, in_ready) {
+		if (is_outdone(other))
+			instance_end(other);
 	}
 	pool_kick();
 }

@@ -42,6 +42,7 @@ struct function {
 	struct function_config *config;
 	uint64_t version;
 	int image[FN_IMAGE_FDS]; /* the snapshot of this version, or -1 */
+	unsigned int images;	 /* how many there were: a better one may follow */
 	bool snapshot_failed;	 /* of this version: start cold */
 	unsigned int snapshot_failures;
 	bool draining, gone;
@@ -111,6 +112,7 @@ struct instance {
 	struct function *function; /* NULL: a blank */
 	char platform[8];	   /* of a blank: as functions name it */
 	struct function_config *config;
+	unsigned int images; /* the function's when it was started */
 	uint64_t version, number;
 	enum instance_state state;
 	const struct kind_ops *kind;
