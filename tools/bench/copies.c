@@ -16,6 +16,7 @@
 
 #include "sentry/fnchan.h"
 
+#define LEARNING       4 /* requests at most, before a snapshot */
 #define MAX_SAMPLES    4096
 #define WARM_UP	       10
 #define LEAST_COPIES   5
@@ -107,17 +108,23 @@ int measure_reset(struct bench *b, const struct row *row, const struct column *c
 	return 0;
 }
 
-/* A function at its snapshot point, and its snapshot. */
+/*
+ * A function at its snapshot point, and its snapshot: as a server takes it, from an instance that has
+ * learned from its first requests, which are answered by @answer.
+ */
 static int template(struct bench *b, const struct column *col, enum image image,
-		    const char *const *argv, int fds[FN_IMAGE_FDS])
+		    const char *const *argv, const char *answer, int fds[FN_IMAGE_FDS])
 {
 	struct fn_msg ready;
 	struct sandbox s;
-	int err;
+	int err, k;
 
 	if (sandbox_start(b, col, image, argv, &s))
 		return -1;
-	err = sandbox_ready(b, &s, &ready) ?: sandbox_image(b, &s, fds);
+	err = sandbox_ready(b, &s, &ready);
+	for (k = 0; k < LEARNING && !err && !(ready.flags & FN_LEARNED); k++)
+		err = sandbox_invoke(b, &s, "x") ?: sandbox_answer(b, &s, answer, &ready);
+	err = err ?: sandbox_image(b, &s, fds);
 	sandbox_end(&s);
 	return err;
 }
@@ -216,7 +223,7 @@ int measure_clone(struct bench *b, const struct row *row, const struct column *c
 	err = function_column(b, col);
 	if (err)
 		return err;
-	if (template(b, col, IMAGE_SMALL, pages, image))
+	if (template(b, col, IMAGE_SMALL, pages, "ok\n", image))
 		return -1;
 	/* The first ones find everything cold. */
 	err = one_copy(b, col, image, blank, true, &took) ||
@@ -343,7 +350,7 @@ int measure_copies(struct bench *b, const struct row *row, const struct column *
 	all = calloc(b->copies, sizeof(*all));
 	if (!all)
 		die("out of memory");
-	err = template(b, col, IMAGE_APPS, python, image);
+	err = template(b, col, IMAGE_APPS, python, python_answer, image);
 	templated = !err;
 	start = clock_ns();
 	end = start + COPIES_LIMIT_S * 1000000000ull;
