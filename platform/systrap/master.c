@@ -86,7 +86,8 @@ struct inherited {
  */
 static void __attribute__((noreturn)) child_main(const struct inherited *in)
 {
-	uint8_t page[PAGE_SIZE];
+	/* What isn't written below is an empty signal mask, and nothing of the sentry's stack. */
+	uint8_t page[PAGE_SIZE] = {0};
 	int err = stub_child_begin(in->parent);
 
 	memcpy(page, systrap_code, CODE_DATA);

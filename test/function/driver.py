@@ -200,6 +200,28 @@ def test_structure():
         os.close(fd)
 
 
+def test_pages():
+    """Memory that a copy shares with the snapshot until it is changed, in one way or another."""
+    s = start("pages")
+    untaught = s.snapshot()
+    got = [s.request(b"x") for _ in range(4)]
+    check("pages of before the snapshot", got == [(0, 0, b"ok\n")] * 4, got)
+    taught = s.snapshot()
+    for what, fd in (("untaught", untaught), ("taught", taught)):
+        c, d = clone(fd), clone(fd)
+        got = [x.request(b"x") for x in (c, c, d, c, d)]
+        check("in copies: " + what, got == [(0, 0, b"ok\n")] * 5, got)
+        # Its own snapshot is the one it came from.
+        fd2 = c.snapshot()
+        e = clone(fd2)
+        check("and a copy's copy", e.request(b"x") == (0, 0, b"ok\n"))
+        for x in (c, d, e):
+            x.close()
+        os.close(fd2)
+        os.close(fd)
+    s.close()
+
+
 def test_bad():
     try:
         start("no-read").close()
@@ -382,7 +404,7 @@ def test_isolation():
 
 
 def main():
-    tests = [test_stdio, test_structure, test_bad, test_entropy, test_http, test_isolation]
+    tests = [test_stdio, test_structure, test_pages, test_bad, test_entropy, test_http, test_isolation]
     for t in tests:
         try:
             t()

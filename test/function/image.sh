@@ -7,6 +7,7 @@ make_function_image() {
 	busybox=$("$ROOT/test/images.sh" busybox) || return 1
 	mkdir -p "$1/root" && tar xf "$busybox" -C "$1/root" || return 1
 	$cc -o "$1/root/bin/functions" "$here/functions.c" || return 1
+	$cc -o "$1/root/bin/pages" "$here/pages.c" || return 1
 	$cc -o "$1/root/bin/scribble" "$here/scribble.c" || return 1
 	for f in http lambda; do ln -f "$1/root/bin/scribble" "$1/root/bin/scribble-$f" || return 1; done
 	for f in echo count spin sleep flood crash eat breed no-read poll epoll stderr steps ignore orphan \

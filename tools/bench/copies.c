@@ -109,8 +109,8 @@ int measure_reset(struct bench *b, const struct row *row, const struct column *c
 }
 
 /*
- * A function at its snapshot point, and its snapshot: as a server takes it, from an instance that has
- * learned from its first requests, which are answered by @answer.
+ * A function at its snapshot point, and its snapshot: as a server takes it, from an instance that
+ * has learned from its first requests, which are answered by @answer.
  */
 static int template(struct bench *b, const struct column *col, enum image image,
 		    const char *const *argv, const char *answer, int fds[FN_IMAGE_FDS])
