@@ -62,6 +62,10 @@ cat >"$SCRATCH/inside.sh" <<'E'
 k="./kvmsbox exec --cache /tmp/cache"
 echo "=== doctor"
 ./kvmsbox doctor --brief 2>&1
+# Where this takes long, it says how far it is.
+echo "=== import"
+./kvmsbox image import --cache /tmp/cache conform.tar 2>&1
+echo "status $?"
 echo "=== true"
 $k --platform=kvm conform.tar -- true 2>&1
 echo "status $?"
@@ -118,6 +122,7 @@ if [ $st -eq 77 ]; then
 fi
 section() { awk -v s="=== $1" '$0 == s { on = 1; next } /^=== / { on = 0 } on' "$SCRATCH/log"; }
 if grep -q '^=== end' "$SCRATCH/log"; then pass "the emulated machine ran everything"; else fail "the emulated machine ran everything" "$(tail -n 5 "$SCRATCH/log")"; fi
+expect "import" "status 0" "$(section import | tail -n 1)"
 expect "true" "status 0" "$(section true)"
 expect "pipeline" "19 0 a file of the image status 0" "$(section pipeline | paste -sd' ')"
 # Exits of a thousand calls more: none where the program answers itself, else one each, exactly.
