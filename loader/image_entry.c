@@ -44,20 +44,7 @@ _Static_assert(sizeof(struct footer) == 96, "footer is 96 bytes");
 /* All @len bytes: 0, -EUCLEAN if the file ends before, -errno. */
 static int read_at(int fd, void *data, size_t len, uint64_t pos)
 {
-	char *p = data;
-
-	while (len) {
-		ssize_t n = pread(fd, p, len, (off_t)pos);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EUCLEAN;
-		p += n;
-		pos += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	return pread_all(fd, data, len, pos, -EUCLEAN);
 }
 
 static uint64_t footer_check(const struct footer *f)

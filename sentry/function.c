@@ -66,8 +66,7 @@ static struct {
 
 /* ---- the channel ---- */
 
-/* False: the server is gone. */
-/* @fds: NULL, or FN_IMAGE_FDS of them. */
+/* @fds: NULL, or FN_IMAGE_FDS of them. False: the server is gone. */
 static bool send_fds(struct fn_msg *m, const void *data, size_t len, const int *fds)
 {
 	struct iovec iov[2] = {{m, sizeof(*m)}, {(void *)(uintptr_t)data, len}};

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "sentry/lib/hostio.h"
 #include "sentry/snapshot_image.h"
 
 #define MAPPINGS_MAX 16384 /* the host allows 65530 for all of a process, unless told otherwise */
@@ -166,20 +167,7 @@ int snapshot_file_parse(struct snapshot_file *f, void *fdt, size_t fdt_size, uin
 
 static int read_all(int fd, void *buf, size_t n, uint64_t offset)
 {
-	uint8_t *p = buf;
-
-	while (n) {
-		ssize_t got = pread(fd, p, n, (off_t)offset);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return got ? -errno : -EIO;
-		p += got;
-		n -= (size_t)got;
-		offset += (uint64_t)got;
-	}
-	return 0;
+	return pread_all(fd, buf, n, offset, -EIO);
 }
 
 /* Reads the tree of the open file @fd and checks it. */

@@ -188,10 +188,10 @@ static int map_memory(struct restore *r, const struct platform_type *type)
 static int open_root(struct restore *r)
 {
 	int fd = r->root >= 0 ? r->root : open(r->meta.root_path, O_RDONLY | O_CLOEXEC), err;
-	bool same;
 	uint64_t identity[SNAPSHOT_IDENTITY];
 	uint8_t hash[SNAPSHOT_ROOT_HASH];
 	struct stat st;
+	bool same;
 
 	if (fd < 0 || fstat(fd, &st)) {
 		snprintf(r->why, r->size, "the image %s, which the snapshot stands on: %s",
@@ -297,7 +297,6 @@ static int prepare(const char *name, char *why, size_t size)
 	struct restore r = {.why = why, .size = size};
 	const struct platform_type *type = platform_find(name, why, size);
 	struct platform_config pc = {0};
-	char id[SNAPSHOT_BOOT_ID];
 	int err;
 
 	if (!type)
@@ -310,15 +309,24 @@ static int prepare(const char *name, char *why, size_t size)
 	err = type->create(&pc, &prepared);
 	if (!err && type->ready)
 		err = type->ready(prepared);
-	/* What the host has to be asked can be asked now. */
-	vdso_restore_prepare();
-	err = err ?: snapshot_boot_id(id) ?: snapshot_prepare_track();
 	return err ? fail(&r, err, "can't start the platform") : 0;
 }
 
 const struct platform_type *snapshot_restore_prepare(const char *name, char *why, size_t size)
 {
-	return prepare(name, why, size) ? NULL : prepared->type;
+	struct restore r = {.why = why, .size = size};
+	char id[SNAPSHOT_BOOT_ID];
+	int err;
+
+	if (prepare(name, why, size))
+		return NULL;
+	/* What the host has to be asked can be asked now. */
+	vdso_restore_prepare();
+	err = snapshot_boot_id(id) ?: snapshot_prepare_track();
+	if (!err)
+		return prepared->type;
+	fail(&r, err, "can't prepare to restore");
+	return NULL;
 }
 
 /* From an image to a kernel with a platform. */

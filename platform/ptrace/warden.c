@@ -306,17 +306,9 @@ static void *warden_main(void *arg)
 {
 	struct ptrace_platform *p = arg;
 	struct warden *w = &p->warden;
-	sigset_t all;
 	int err;
 
-	/* Signals are for the other threads, but for those that tell of our own bugs. */
-	sigfillset(&all);
-	sigdelset(&all, SIGSEGV);
-	sigdelset(&all, SIGBUS);
-	sigdelset(&all, SIGILL);
-	sigdelset(&all, SIGFPE);
-	sigdelset(&all, SIGABRT);
-	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	stub_block_signals(NULL);
 	prctl(PR_SET_NAME, "ptrace-warden", 0, 0, 0);
 	w->tid = gettid();
 	err = master_start(p);

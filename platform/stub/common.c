@@ -22,6 +22,19 @@ static void pt_table_free(struct pt_allocator *a, gpa_t table)
 	table_free(table);
 }
 
+void stub_block_signals(sigset_t *old)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &all, old);
+}
+
 int stub_control_file(size_t size)
 {
 	int fd = memfd_create("kvmsbox-stubs", MFD_CLOEXEC);

@@ -44,6 +44,7 @@
 #define PLATFORM_STUB_STUB_H
 
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "platform/platform.h"
@@ -232,6 +233,11 @@ static inline struct stub_context *to_stub_context(struct context *ctx)
 /*
  * common.c: the platform and its contexts
  */
+/*
+ * Signals are for others than this thread and those that it starts, but for those that tell of our
+ * own bugs. @old: the mask before, or NULL.
+ */
+void stub_block_signals(sigset_t *old);
 /* A control file, or -errno. */
 int stub_control_file(size_t size);
 /*

@@ -222,7 +222,7 @@ static void *reaper_main(void *arg)
 struct reaper *reaper_start(void)
 {
 	struct reaper *r = calloc(1, sizeof(*r));
-	sigset_t all, old;
+	sigset_t old;
 	int sock[2], err;
 
 	if (!r)
@@ -241,14 +241,7 @@ struct reaper *reaper_start(void)
 	}
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->wake, NULL);
-	/* Signals are for the other threads, but for those that tell of our own bugs. */
-	sigfillset(&all);
-	sigdelset(&all, SIGSEGV);
-	sigdelset(&all, SIGBUS);
-	sigdelset(&all, SIGILL);
-	sigdelset(&all, SIGFPE);
-	sigdelset(&all, SIGABRT);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
+	stub_block_signals(&old);
 	err = -pthread_create(&r->thread, NULL, reaper_main, r);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!err)

@@ -22,3 +22,21 @@ int pwrite_all(int fd, const void *buf, size_t n, uint64_t offset)
 	}
 	return 0;
 }
+
+int pread_all(int fd, void *buf, size_t n, uint64_t offset, int early)
+{
+	uint8_t *p = buf;
+
+	while (n) {
+		ssize_t got = pread(fd, p, n, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got ? -errno : early;
+		p += got;
+		n -= (size_t)got;
+		offset += (uint64_t)got;
+	}
+	return 0;
+}

@@ -11,5 +11,10 @@
  * written. May block.
  */
 int pwrite_all(int fd, const void *buf, size_t n, uint64_t offset) __must_check;
+/*
+ * Reads all @n bytes at @offset of @fd into @buf. 0, @early when the file ends before, or -errno;
+ * some may then have been read. May block.
+ */
+int pread_all(int fd, void *buf, size_t n, uint64_t offset, int early) __must_check;
 
 #endif
