@@ -249,6 +249,9 @@ static void run_task(struct task *t)
 			break;
 	}
 	if (!discarded) {
+		/* A reset may bring back a task that has ended, for another host thread to run. */
+		if (task_last_exit)
+			leave_context(t);
 		task_exit(t);
 		kernel_thread_ended(k);
 	}

@@ -108,7 +108,7 @@ void stub_thread_leave(struct stub_thread *th)
 {
 	struct stub_platform *p = th->p;
 	struct stub_proc *proc = th->proc;
-	bool last;
+	bool dead = th->dead, last;
 
 	mutex_lock(&p->lock);
 	list_del(&th->node);
@@ -116,13 +116,14 @@ void stub_thread_leave(struct stub_thread *th)
 		th->ctx->thread = NULL;
 	th->ctx = NULL;
 	th->driver = 0;
-	if (!th->dead)
+	if (!dead)
 		list_add(&th->node, &proc->parked);
 	proc->nr_attached--;
 	p->nr_attached--;
 	last = !proc->nr_attached && !atomic_load(&proc->as);
 	mutex_unlock(&p->lock);
-	if (th->dead)
+	/* Else it is no longer ours to look at. */
+	if (dead)
 		kfree(th);
 	if (last)
 		stub_proc_release(p, proc);
