@@ -55,6 +55,7 @@ static __host_state struct {
 	unsigned int trainings;
 	bool learned; /* something from them */
 	struct wire in_wire, out_wire;
+	size_t in_used, out_used; /* of their data, by this request */
 } fn = {.channel = -1};
 
 /* Kernel state: the sentry's ends of the program's descriptors. */
@@ -93,6 +94,8 @@ static bool send_fds(struct fn_msg *m, const void *data, size_t len, const int *
 
 bool function_send(struct fn_msg *m, const void *data, size_t len)
 {
+	if (data == fn.out_wire.data)
+		fn.out_used = MAX(fn.out_used, len);
 	return send_fds(m, data, len, NULL);
 }
 
@@ -129,6 +132,7 @@ static bool receive(void)
 			log_error("function: a message of %zd bytes makes no sense", n);
 		return false;
 	}
+	fn.in_used = MAX(fn.in_used, w->msg.len);
 	return true;
 }
 
@@ -187,13 +191,23 @@ static int exit_status(void)
 
 /* ---- pipes ---- */
 
+/* Output of the program's, at most FN_DATA_MAX bytes, into fn.out_wire. As pipe_take. */
+static ssize_t take_output(struct file *f)
+{
+	ssize_t n = pipe_take(pipe_of(f), fn.out_wire.data, FN_DATA_MAX);
+
+	if (n > 0)
+		fn.out_used = MAX(fn.out_used, (size_t)n);
+	return n;
+}
+
 /* Sends what @f has as messages of @type, as far as @most allows. False: the server is gone. */
 static bool pump(struct file *f, unsigned int type, uint64_t *sent, uint64_t most)
 {
 	struct fn_msg m = {.type = type};
 	ssize_t n;
 
-	while ((n = pipe_take(pipe_of(f), fn.out_wire.data, FN_DATA_MAX)) > 0) {
+	while ((n = take_output(f)) > 0) {
 		uint64_t room = most ? most - MIN(*sent, most) : UINT64_MAX;
 
 		*sent += (uint64_t)n;
@@ -338,8 +352,9 @@ static bool go_back(void)
 /* What the sentry has seen of the request goes. */
 static void wipe(void)
 {
-	memset(fn.in_wire.data, 0, sizeof(fn.in_wire.data));
-	memset(fn.out_wire.data, 0, sizeof(fn.out_wire.data));
+	memset(fn.in_wire.data, 0, fn.in_used);
+	memset(fn.out_wire.data, 0, fn.out_used);
+	fn.in_used = fn.out_used = 0;
 }
 
 /* FN_DONE, with the @len bytes in function_buffer(). False: the server is gone. */
@@ -384,7 +399,7 @@ static bool finish(uint32_t flags)
 	while (!(flags & FN_TOO_MUCH)) {
 		struct fn_msg out = {.type = FN_STDOUT};
 
-		n = pipe_take(pipe_of(fnk.out), fn.out_wire.data, FN_DATA_MAX);
+		n = take_output(fnk.out);
 		if (n < FN_DATA_MAX)
 			break;
 		fn.sent += (uint64_t)n;
