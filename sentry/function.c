@@ -39,6 +39,8 @@ struct wire {
 static __host_state struct {
 	struct kernel *kernel;
 	int channel, event;
+	_Atomic bool rung;    /* by function_ring, and not looked into yet */
+	_Atomic bool waiting; /* the event is wanted for that */
 	uint64_t since;
 	struct file *in; /* the input pipe's end while the body isn't complete */
 	enum phase phase;
@@ -142,7 +144,8 @@ void function_ring(void)
 {
 	uint64_t one = 1;
 
-	(void)!write(fn.event, &one, sizeof(one));
+	if (!atomic_exchange(&fn.rung, true) && atomic_load(&fn.waiting))
+		(void)!write(fn.event, &one, sizeof(one));
 }
 
 /* Called by a reader of the empty input pipe. */
@@ -556,23 +559,40 @@ static bool look(bool *asleep)
 	return true;
 }
 
-static void serve(void)
+/* Until something happens. *@message: there is one. False: leave. */
+static bool wait_for_something(bool *message)
 {
 	struct pollfd p[2] = {{.fd = fn.event, .events = POLLIN}, {.fd = fn.channel}};
-	bool asleep = false;
 	uint64_t count;
+	int n;
+
+	/* No more of the body before the program has taken what there is. */
+	p[1].events = fn.pending ? 0 : POLLIN;
+	/* Who rings after this look sees that the event is wanted. */
+	atomic_store(&fn.waiting, true);
+	n = poll(p, 2, atomic_load(&fn.rung) ? 0 : wait_ms());
+	atomic_store(&fn.waiting, false);
+	if (n < 0 && errno != EINTR)
+		return false;
+	if (p[0].revents & POLLIN)
+		(void)!read(fn.event, &count, sizeof(count));
+	*message = p[1].revents & POLLIN;
+	return *message || !(p[1].revents & (POLLERR | POLLHUP));
+}
+
+static void serve(void)
+{
+	bool asleep = false, message;
 
 	for (;;) {
-		/* No more of the body before the program has taken what there is. */
-		p[1].events = fn.pending ? 0 : POLLIN;
-		if (poll(p, 2, wait_ms()) < 0 && errno != EINTR)
+		/* No task runs that could ring. */
+		if (fn.phase == READY && !fn.running)
+			message = true;
+		else if (!wait_for_something(&message))
 			return;
-		if (p[0].revents & POLLIN)
-			(void)!read(fn.event, &count, sizeof(count));
-		if (p[1].revents & (POLLERR | POLLHUP) && !(p[1].revents & POLLIN))
+		if (message && !handle_message())
 			return;
-		if (p[1].revents & POLLIN && !handle_message())
-			return;
+		atomic_store(&fn.rung, false);
 		if (!look(&asleep))
 			return;
 	}

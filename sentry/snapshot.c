@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,11 +32,8 @@
 struct frozen *snapshot_frozen;
 
 static __host_state struct {
-	int fd;	     /* the image; 0: there is none */
-	int pagemap; /* of this process; 0: not opened */
+	int fd; /* the image; 0: there is none */
 	struct snapshot_root root;
-	bool no_scan;
-	uint64_t *stored; /* bit per page from ARENA_BASE: it is in the image, the rest was zero */
 	struct mm_frozen **mms;
 	size_t nr_mms;
 } snap;
@@ -50,20 +46,6 @@ bool snapshot_exists(void)
 int snapshot_image(void)
 {
 	return snap.fd;
-}
-
-int snapshot_prepare_track(void)
-{
-	if (!snap.pagemap) {
-		int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-
-		if (fd < 0)
-			return -errno;
-		snap.pagemap = fd;
-	}
-	if (!snap.stored)
-		snap.stored = hcalloc((physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 64 + 1, 8);
-	return snap.stored ? 0 : -ENOMEM;
 }
 
 int snapshot_prepare(void)
@@ -98,24 +80,6 @@ int snapshot_take_root(const struct snapshot_meta *m)
 }
 
 /* ---- kernel state: the arena, and behind it the frame allocator's tables ---- */
-
-#define NR_REGIONS (1 + PHYS_KERNEL_REGIONS)
-
-static void kernel_regions(struct phys_region r[NR_REGIONS])
-{
-	r[0] = (struct phys_region){ARENA_BASE, ARENA_BASE + arena_extent()};
-	physmem_kernel_regions(&r[1]);
-}
-
-static const uint8_t *kernel_view(uintptr_t addr)
-{
-	return (const uint8_t *)IMAGE_VIEW + IMAGE_KERNEL + (addr - ARENA_BASE);
-}
-
-static size_t kernel_page(uintptr_t addr)
-{
-	return (addr - ARENA_BASE) / PAGE_SIZE;
-}
 
 /*
  * Static variables as bytes, whatever lies between them: with the sanitizers, that is what nobody
@@ -159,8 +123,7 @@ static int store_region(int fd, const struct phys_region *r)
 		}
 		for (end = at; end < r->end && !page_is_zero((void *)end); end += PAGE_SIZE)
 			;
-		if (snap.stored)
-			snapshot_mark_stored(at, end - at);
+		snapshot_mark_stored(at, end - at);
 		err = pwrite_all(fd, (void *)at, end - at, IMAGE_KERNEL + (at - ARENA_BASE));
 		at = end;
 	}
@@ -169,14 +132,13 @@ static int store_region(int fd, const struct phys_region *r)
 
 int snapshot_store_kernel(int fd)
 {
-	struct phys_region r[NR_REGIONS];
+	struct phys_region r[SNAPSHOT_REGIONS];
 	gpa_t from, to;
 	int err = 0;
 
-	if (snap.stored)
-		memset(snap.stored, 0, (physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 8 + 8);
-	kernel_regions(r);
-	for (int i = 0; i < NR_REGIONS && !err; i++)
+	snapshot_mark_none();
+	snapshot_kernel_regions(r);
+	for (int i = 0; i < SNAPSHOT_REGIONS && !err; i++)
 		err = store_region(fd, &r[i]);
 	if (!err)
 		err = store_statics(fd);
@@ -197,120 +159,6 @@ void snapshot_statics_restore(void)
 		view += pieces[i].size;
 	}
 }
-
-/* A page that is no longer the image's: true if it had changed. */
-static bool restore_page(uintptr_t at)
-{
-	void *page = (void *)at;
-
-	if (!(snap.stored[kernel_page(at) / 64] >> (kernel_page(at) % 64) & 1)) {
-		if (page_is_zero(page))
-			return false;
-		memset(page, 0, PAGE_SIZE);
-		return true;
-	}
-	if (!memcmp(page, kernel_view(at), PAGE_SIZE))
-		return false;
-	memcpy(page, kernel_view(at), PAGE_SIZE);
-	return true;
-}
-
-/* Linux 6.7: <linux/fs.h> of Debian 12 doesn't have it. */
-#define PAGEMAP_SCAN_IOCTL 0xc0606610UL
-#define PM_IS_FILE	   4UL
-#define PM_IS_PRESENT	   8UL
-#define PM_IS_SWAPPED	   16UL
-struct pm_region {
-	uint64_t start, end, categories;
-};
-struct pm_scan {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted,
-		category_mask, category_anyof_mask, return_mask;
-};
-_Static_assert(sizeof(struct pm_scan) == 0x60, "as the kernel has it");
-
-/* By one host call for many pages. -errno: it can't be done so. */
-static long restore_scan(const struct phys_region *r, size_t *restored)
-{
-	struct pm_region found[64];
-	struct pm_scan scan = {
-		.size = sizeof(scan),
-		.start = r->start,
-		.end = r->end,
-		.vec = (uintptr_t)found,
-		.vec_len = ARRAY_SIZE(found),
-		.category_inverted = PM_IS_FILE,
-		.category_mask = PM_IS_FILE,
-		.category_anyof_mask = PM_IS_PRESENT | PM_IS_SWAPPED,
-		.return_mask = PM_IS_PRESENT,
-	};
-
-	while (scan.start < r->end) {
-		long n = ioctl(snap.pagemap, PAGEMAP_SCAN_IOCTL, &scan);
-
-		if (n < 0)
-			return -errno;
-		for (long i = 0; i < n; i++) {
-			for (uintptr_t at = found[i].start; at < found[i].end; at += PAGE_SIZE)
-				*restored += restore_page(at);
-		}
-		scan.start = scan.walk_end;
-	}
-	return 0;
-}
-
-/* By /proc/self/pagemap: bit 61 says that a page is the file's, 63 that it is there. */
-static int restore_read(const struct phys_region *r, size_t *restored)
-{
-	uint64_t entries[512];
-	size_t n;
-
-	for (uintptr_t at = r->start; at < r->end; at += n * PAGE_SIZE) {
-		ssize_t got;
-
-		n = MIN(ARRAY_SIZE(entries), (r->end - at) / PAGE_SIZE);
-		got = pread(snap.pagemap, entries, n * 8, (off_t)(at / PAGE_SIZE * 8));
-		if (got != (ssize_t)(n * 8))
-			return got < 0 ? -errno : -EIO;
-		for (size_t i = 0; i < n; i++) {
-			if (entries[i] >> 62 && !(entries[i] >> 61 & 1))
-				*restored += restore_page(at + i * PAGE_SIZE);
-		}
-	}
-	return 0;
-}
-
-static int restore_kernel(const struct phys_region r[NR_REGIONS], size_t *restored)
-{
-	int err = 0;
-
-	for (int i = 0; i < NR_REGIONS && !err; i++) {
-		if (!snap.no_scan && restore_scan(&r[i], restored))
-			snap.no_scan = true;
-		if (snap.no_scan)
-			err = restore_read(&r[i], restored);
-	}
-	snapshot_statics_restore();
-	return err;
-}
-
-#ifdef LOCK_DEBUG
-/* How many pages are not what the image says, whatever the host thinks of them. */
-static size_t kernel_verify(const struct phys_region r[NR_REGIONS])
-{
-	size_t wrong = 0;
-
-	for (int i = 0; i < NR_REGIONS; i++) {
-		for (uintptr_t at = r[i].start; at < r[i].end; at += PAGE_SIZE) {
-			if (!restore_page(at))
-				continue;
-			log_error("page %#lx of kernel state was not set back", at);
-			wrong++;
-		}
-	}
-	return wrong;
-}
-#endif
 
 /* ---- tasks ---- */
 
@@ -481,19 +329,6 @@ static int make_image(void)
 	return fd;
 }
 
-/*
- * From here on what the kernel changes is this process's own, and the host knows which pages. The
- * contents are the same.
- */
-static int map_kernel(int fd)
-{
-	void *p =
-		mmap((void *)ARENA_BASE, physmem_kernel_end() - ARENA_BASE, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, IMAGE_KERNEL);
-
-	return p == MAP_FAILED ? -errno : 0;
-}
-
 int snapshot_store_meta(int fd, const struct frozen *f)
 {
 	void *fdt = hzalloc(IMAGE_META_SIZE);
@@ -543,7 +378,7 @@ static int freeze_held(struct kernel *k, bool again)
 	if (!err)
 		err = snapshot_store_kernel(fd);
 	if (!err)
-		err = map_kernel(fd);
+		err = snapshot_map_kernel(fd);
 	if (!err)
 		err = make_records(f);
 	if (!err)
@@ -586,12 +421,6 @@ int snapshot_freeze(struct kernel *k, char *why, size_t size)
 	return err;
 }
 
-void snapshot_mark_stored(uintptr_t start, size_t len)
-{
-	for (uintptr_t at = start; at < start + len; at += PAGE_SIZE)
-		snap.stored[kernel_page(at) / 64] |= 1UL << (kernel_page(at) % 64);
-}
-
 int snapshot_adopt(struct kernel *k, int fd)
 {
 	struct frozen *f = snapshot_frozen;
@@ -624,7 +453,6 @@ int snapshot_resume(struct kernel *k)
 
 int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 {
-	struct phys_region regions[NR_REGIONS];
 	struct physmem_rewound frames;
 	int err;
 
@@ -643,11 +471,11 @@ int snapshot_rewind(struct kernel *k, struct snapshot_rewound *r)
 	r->frames = frames.copied;
 	r->looked = frames.looked;
 	r->zeroed = frames.zeroed;
-	kernel_regions(regions);
-	err = restore_kernel(regions, &r->kernel_pages);
+	err = snapshot_restore_kernel(&r->kernel_pages);
+	snapshot_statics_restore();
 #ifdef LOCK_DEBUG
 	/* The builds for tests look at everything. */
-	BUG_ON(physmem_verify() || kernel_verify(regions));
+	BUG_ON(physmem_verify() || snapshot_verify_kernel());
 #endif
 	physmem_rewind_done();
 	snapshot_load_contexts(snapshot_frozen);

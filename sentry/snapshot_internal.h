@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "sentry/kernel.h"
+#include "sentry/lib/physmem_frozen.h"
 
 /* What the platform has of a task, in the arena while it is frozen. */
 struct frozen_task {
@@ -82,6 +83,23 @@ int snapshot_store_runs(int fd) __must_check;
 int snapshot_for_runs(const struct image_runs *r, uint64_t start, uint64_t end,
 		      int (*fn)(void *arg, uint64_t offset, size_t len), void *arg) __must_check;
 
+/* ---- snapshot_pages.c: kernel state, the arena and behind it the frame allocator's tables ---- */
+#define SNAPSHOT_REGIONS (1 + PHYS_KERNEL_REGIONS)
+void snapshot_kernel_regions(struct phys_region r[SNAPSHOT_REGIONS]);
+/*
+ * From here on what the kernel changes is this process's own, and the host knows which pages. The
+ * contents are those of the image @fd. 0 or -errno.
+ */
+int snapshot_map_kernel(int fd) __must_check;
+/* These pages of kernel state are in the image; none is. What isn't was zero. */
+void snapshot_mark_stored(uintptr_t start, size_t len);
+void snapshot_mark_none(void);
+/* Sets them back. *@restored counts those that had changed. 0 or -errno. */
+int snapshot_restore_kernel(size_t *restored) __must_check;
+/* Looks at all, whatever the host thinks of them. How many were not as the image says; they are now.
+ */
+size_t snapshot_verify_kernel(void);
+
 /* ---- snapshot.c ---- */
 /* What this process's sandbox stands on: as snapshot_prepare_save() finds out. 0 or -errno. */
 int snapshot_take_root(const struct snapshot_meta *m) __must_check;
@@ -90,8 +108,6 @@ void snapshot_statics_restore(void);
 void snapshot_copy_statics(void *to, const void *from, size_t n);
 /* Contexts as the frozen state has them. */
 void snapshot_load_contexts(const struct frozen *f);
-/* These pages of kernel state are in the image. */
-void snapshot_mark_stored(uintptr_t start, size_t len);
 
 /* What the two ways to make an image share: the table of contents, and what is written. */
 struct frozen *snapshot_frozen_alloc(struct kernel *k);

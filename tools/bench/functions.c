@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define TOKEN	  "kvmsbox-bench-token"
-#define INSTANCES 2
+#define INSTANCES 4
 #define PART	  0.7 /* of the most that it can: where latencies are looked at */
 #define LIMIT_NS  30000000000ull
 

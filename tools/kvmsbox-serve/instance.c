@@ -466,11 +466,11 @@ static void dispatch(struct instance *i, const struct fn_msg *m, const char *dat
 	}
 }
 
-/* One message, and what it means. 1: there was one; 0: the end; -EAGAIN. */
-static int receive(struct instance *i)
+/* One message, and what it means. 1: there was one, of *@type; 0: the end; -EAGAIN. */
+static int receive(struct instance *i, uint32_t *type)
 {
 	const char *data;
-	struct fn_msg m;
+	struct fn_msg m = {0};
 	int fds[FN_IMAGE_FDS], ret = channel_receive(i, &m, &data, fds);
 
 	if (ret == -EPROTO)
@@ -481,6 +481,7 @@ static int receive(struct instance *i)
 		if (fds[k] >= 0)
 			close(fds[k]);
 	}
+	*type = m.type;
 	return ret == -EPROTO ? 1 : ret;
 }
 
@@ -497,10 +498,13 @@ static void channel_lost(struct instance *i)
 
 static void read_channel(struct instance *i, int max)
 {
+	uint32_t type = FN_DONE;
 	int ret = 1;
 
-	for (int k = 0; k < max && ret > 0 && i->channel.fd >= 0 && !i->paused; k++)
-		ret = receive(i);
+	/* Whoever is ready says nothing more before it is asked. */
+	for (int k = 0; k < max && ret > 0 && i->channel.fd >= 0 && !i->paused; k++) {
+		ret = type == FN_READY && !i->lost ? -EAGAIN : receive(i, &type);
+	}
 	if (!ret && i->channel.fd >= 0)
 		channel_lost(i);
 }
