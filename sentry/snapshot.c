@@ -440,11 +440,13 @@ int snapshot_adopt(struct kernel *k, int fd)
 	return 0;
 }
 
-int snapshot_resume(struct kernel *k)
+int snapshot_resume(struct kernel *k, struct task **here)
 {
 	const struct frozen *f = snapshot_frozen;
 
-	for (size_t i = 0; i < f->nr_tasks; i++) {
+	if (here)
+		*here = f->tasks[0].task;
+	for (size_t i = here ? 1 : 0; i < f->nr_tasks; i++) {
 		if (task_resume(f->tasks[i].task))
 			return -EAGAIN;
 	}

@@ -23,6 +23,7 @@
 #include "sentry/lib/types.h"
 
 struct kernel;
+struct task;
 
 /*
  * What has to be opened while that is still allowed: before lockdown, in a sandbox that is going to
@@ -54,8 +55,11 @@ bool snapshot_exists(void);
 /* The image; the snapshot's. */
 int snapshot_image(void);
 
-/* Lets the frozen tasks run. 0 or -EAGAIN: no host thread to be had; set it back. */
-int snapshot_resume(struct kernel *k) __must_check;
+/*
+ * Lets the frozen tasks run; but for one, left in *@here for task_run_here if that isn't NULL. 0 or
+ * -EAGAIN: no host thread to be had; set it back.
+ */
+int snapshot_resume(struct kernel *k, struct task **here) __must_check;
 
 struct snapshot_rewound {
 	size_t kernel_pages; /* set back */

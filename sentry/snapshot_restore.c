@@ -436,7 +436,7 @@ int snapshot_start(struct kernel *k)
 	}
 	snapshot_load_contexts(f);
 	ktimer_resync();
-	err = snapshot_resume(k);
+	err = snapshot_resume(k, NULL);
 	if (err)
 		return err;
 	snapshot_frozen = NULL;

@@ -221,6 +221,8 @@ int task_publish(struct task *t, struct thread_group *parent) __must_check;
 int task_start(struct task *t) __must_check;
 /* The same for a task that ran before and was discarded by the freezer. */
 int task_resume(struct task *t) __must_check;
+/* The same on the calling thread, up to its end or until it is discarded. */
+void task_run_here(struct task *t);
 /*
  * Set by who wants to know that a task is about to end: called on its thread. True: it need not,
  * the sandbox is going to be set back.

@@ -258,6 +258,16 @@ static void run_task(struct task *t)
 	freezer_task_ended();
 }
 
+void task_run_here(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+
+	freezer_task_begins();
+	run_task(t);
+	if (pt->thread_idle)
+		pt->thread_idle();
+}
+
 static void *task_thread(void *arg)
 {
 	struct task *t = arg;
