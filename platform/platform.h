@@ -147,6 +147,11 @@ struct platform_type {
 	 */
 	void (*ctx_leave)(struct context *ctx);
 	/*
+	 * The calling thread has run @ctx and will wait for something, perhaps for long: where that
+	 * finds it is where @ctx may go on. NULL: it isn't bound to a processor.
+	 */
+	void (*ctx_rest)(struct context *ctx);
+	/*
 	 * The calling thread runs no context for a while, perhaps never again; may be NULL. Its
 	 * last contexts may still be there.
 	 */

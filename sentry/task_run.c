@@ -229,6 +229,7 @@ static bool is_last_exit(struct task *t)
 static void run_task(struct task *t)
 {
 	struct kernel *k = t->kernel;
+	const struct platform_type *pt = k->platform->type;
 	bool discarded = false;
 	struct timespec ts;
 
@@ -248,6 +249,8 @@ static void run_task(struct task *t)
 		else
 			break;
 	}
+	if (discarded && pt->ctx_rest)
+		pt->ctx_rest(t->ctx);
 	if (!discarded) {
 		/* A reset may bring back a task that has ended, for another host thread to run. */
 		if (task_last_exit)

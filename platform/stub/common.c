@@ -197,6 +197,11 @@ uint64_t stub_ctx_user_ns(struct context *base)
 	return since ? ns + (monotonic_ns() - since) : ns;
 }
 
+void stub_ctx_rest(struct context *base)
+{
+	place_rest(to_stub_context(base));
+}
+
 int stub_fault_trap(struct stub_context *ctx, struct trap *trap, uaddr_t addr, unsigned int access,
 		    bool present)
 {

@@ -21,8 +21,11 @@
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
+#include "sentry/lib/clock.h"
 
 #define CROWDED_LIMIT 4
+#define PLACE_ANEW    (-2)    /* the next to enter is placed again */
+#define STAY_NS	      2000000 /* before it may be elsewhere: that costs 4 µs */
 
 void place_init(struct place *pl)
 {
@@ -96,6 +99,7 @@ void place_context(struct stub_context *ctx, pid_t tid)
 		cpu = 0;
 	move_to(ctx, 0, tid, least_loaded(pl, cpu));
 	ctx->crowded = 0;
+	ctx->placed = monotonic_ns();
 }
 
 void place_leave(struct stub_context *ctx)
@@ -107,12 +111,27 @@ void place_leave(struct stub_context *ctx)
 	atomic_store_explicit(&ctx->cpu, -1, memory_order_relaxed);
 }
 
+void place_rest(struct stub_context *ctx)
+{
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
+
+	if (atomic_load_explicit(&ctx->cpu, memory_order_relaxed) < 0 ||
+	    monotonic_ns() - ctx->placed < STAY_NS)
+		return;
+	sched_setaffinity(0, sizeof(pl->allowed), &pl->allowed);
+	atomic_store_explicit(&ctx->cpu, PLACE_ANEW, memory_order_relaxed);
+}
+
 int place_enter(struct stub_context *ctx)
 {
 	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	int cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
 	unsigned int other;
 
+	if (unlikely(cpu == PLACE_ANEW)) {
+		place_context(ctx, ctx->thread->tid);
+		cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
+	}
 	if (cpu < 0)
 		return -1;
 	if (likely(!load_of(pl, (unsigned int)cpu))) {

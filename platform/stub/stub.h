@@ -140,8 +140,9 @@ struct stub_context {
 	_Atomic uint64_t target; /* pid << 32 | tid while running, else 0 */
 	_Atomic unsigned int kickers;
 	/* Placement */
-	_Atomic int cpu; /* index into place.cpus, or -1: not placed */
+	_Atomic int cpu; /* index into place.cpus, or < 0: not placed */
 	unsigned int crowded;
+	uint64_t placed; /* when, CLOCK_MONOTONIC ns */
 	struct context_stats stats;
 	/* Time in the stub: what is done, and since when it runs now (0: it doesn't). */
 	_Atomic uint64_t user_ns, running_since;
@@ -258,6 +259,7 @@ void stub_clock_start(struct stub_context *ctx);
 void stub_clock_stop(struct stub_context *ctx);
 void stub_ctx_kick(struct context *base);
 uint64_t stub_ctx_user_ns(struct context *base);
+void stub_ctx_rest(struct context *base);
 size_t stub_stats(struct stub_platform *p, struct platform_stat stats[PLATFORM_MAX_STATS]);
 /* A fault at @addr for the sentry to resolve. Returns 0. */
 int stub_fault_trap(struct stub_context *ctx, struct trap *trap, uaddr_t addr, unsigned int access,
@@ -330,7 +332,7 @@ void region_map_fini(struct region_map *m);
  * child.c: what a process forked from the sentry gives up to become the master. Raw host calls on
  * a copy of the forking thread's stack.
  */
-/* Dies with @parent, leaves its session. 0 or -errno. */
+/* Dies with @parent, leaves its process group. 0 or -errno. */
 int stub_child_begin(pid_t parent);
 /* Every signal but those that @keep says (and the CPU's own) is ignored; none is blocked. */
 void stub_child_signals(uint64_t keep);
@@ -374,6 +376,8 @@ void place_fini(struct place *pl);
 void place_context(struct stub_context *ctx, pid_t tid);
 /* The host thread may run anywhere again. */
 void place_leave(struct stub_context *ctx);
+/* The same until @ctx runs again: then it is placed anew. Not if it was just placed. */
+void place_rest(struct stub_context *ctx);
 /* Bracket user code. place_enter returns what place_exit wants. May move the context. */
 int place_enter(struct stub_context *ctx);
 void place_exit(struct place *pl, int cpu);

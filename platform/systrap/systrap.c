@@ -171,5 +171,6 @@ const struct platform_type systrap_platform = {
 	.ctx_set_bases = systrap_ctx_set_bases,
 	.ctx_get_fpu = systrap_ctx_get_fpu,
 	.ctx_set_fpu = systrap_ctx_set_fpu,
+	.ctx_rest = stub_ctx_rest,
 	.ctx_user_ns = stub_ctx_user_ns,
 };

@@ -264,6 +264,48 @@ def test_bad():
     s.close()
 
 
+def test_second():
+    """From the second request on another thread runs them, and one more minds those that last."""
+    s = start("steps")
+    s.request()
+    for _ in range(2):
+        s.begin(b"")
+        first = s.recv()
+        s.out = first[3]
+        check("output comes while it is made, later requests' too", first[0] == STDOUT and
+              first[3].startswith(b"step 0") and b"step 3" not in first[3], first)
+        check("up to its end", s.finish()[::2] == (0, b"step 0\nstep 1\nstep 2\nstep 3\n"), s.out)
+    s.close()
+    s = start("sleep")
+    got = [s.request(b"", deadline=d)[1] for d in (0.3, 0.3, 0.01, 0.1, 0.001, 0.06)]
+    check("waits are ended, whatever their deadline", all(f & TIMED_OUT for f in got), got)
+    s.begin(b"")
+    time.sleep(0.02)
+    s.send(CANCEL)
+    check("or cancelled", s.finish()[1] & CANCELLED)
+    s.begin(b"")
+    s.send(CANCEL)
+    check("at once, too", s.finish()[1] & CANCELLED)
+    s.close()
+    for wait in (0, 0.05):
+        s = start("spin")
+        s.request(b"", deadline=0.1)
+        s.begin(b"")
+        time.sleep(wait)
+        check("it ends with its channel, in a request", s.close() == 0)
+    s = start("echo")
+    bad = []
+    for i in range(300):
+        body = b"%d" % i if i % 7 else os.urandom(random.choice((70000, 200000)))
+        got = s.request(body)
+        if got != (0, 0, body):
+            bad.append((i, len(body), got))
+        if i % 3 == 0:
+            time.sleep(random.random() * 0.006)
+    check("requests of all sizes at all times", not bad, *bad)
+    s.close()
+
+
 def words_differ(rows, column, what):
     values = [r[column] for r in rows]
     check(what, len(set(values)) == len(values), values)
@@ -404,7 +446,8 @@ def test_isolation():
 
 
 def main():
-    tests = [test_stdio, test_structure, test_pages, test_bad, test_entropy, test_http, test_isolation]
+    tests = [test_stdio, test_structure, test_pages, test_bad, test_second, test_entropy, test_http,
+             test_isolation]
     for t in tests:
         try:
             t()
