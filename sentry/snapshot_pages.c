@@ -59,8 +59,7 @@ int snapshot_prepare_track(void)
 		pages.pagemap = fd;
 	}
 	if (!pages.stored)
-		pages.stored =
-			hcalloc((physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 64 + 1, 8);
+		pages.stored = hcalloc((physmem_kernel_end() - ARENA_BASE) / PAGE_SIZE / 64 + 1, 8);
 	return pages.stored ? 0 : -ENOMEM;
 }
 
