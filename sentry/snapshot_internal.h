@@ -96,8 +96,7 @@ void snapshot_mark_stored(uintptr_t start, size_t len);
 void snapshot_mark_none(void);
 /* Sets them back. *@restored counts those that had changed. 0 or -errno. */
 int snapshot_restore_kernel(size_t *restored) __must_check;
-/* Looks at all, whatever the host thinks of them. How many were not as the image says; they are now.
- */
+/* Looks at all, whatever the host thinks of them. Returns how many it had to set back. */
 size_t snapshot_verify_kernel(void);
 
 /* ---- snapshot.c ---- */
