@@ -4,15 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,12 +25,10 @@
 #include "sentry/pipe.h"
 #include "sentry/snapshot.h"
 
-#define ASLEEP_MS    3	/* all threads have slept for so long: they wait for their input */
-#define FLUSH_MS     5	/* how often output is looked for during a request */
-#define TRAININGS    2	/* requests whose faults are learned from */
-#define MINDER_MS    2	/* between two looks of the minder */
-#define SHORT_MS     50 /* deadlines that it isn't quick enough for */
-#define RUNNER_STACK (256UL << 10)
+#define ASLEEP_MS 3  /* all threads have slept for so long: they wait for their input */
+#define FLUSH_MS  5  /* how often output is looked for during a request */
+#define TRAININGS 2  /* requests whose faults are learned from */
+#define SHORT_MS  50 /* deadlines that it isn't quick enough for */
 
 enum phase { BOOTING, READY, SERVING };
 
@@ -62,17 +57,9 @@ static __host_state struct {
 	uint64_t requests;
 	unsigned int trainings;
 	bool learned; /* something from them */
-	/* The runner and the minder. */
-	pthread_mutex_t lock; /* who has it is the loop */
-	struct task *here;    /* the runner's, to run next */
-	bool has_runner;
-	_Atomic uint32_t runs;	  /* odd: the runner is in the program */
-	_Atomic uint32_t minding; /* futex: MINDER_* */
 	struct wire in_wire, out_wire;
 	size_t in_used, out_used; /* of their data, by this request */
-} fn = {.channel = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
-
-enum { MINDER_ASLEEP, MINDER_AWAKE, MINDER_LEAVE };
+} fn = {.channel = -1};
 
 /* Kernel state: the sentry's ends of the program's descriptors. */
 static struct {
@@ -303,7 +290,7 @@ static bool send_ready(uint64_t took, const struct snapshot_rewound *r, uint32_t
 /* Can the thread that received the request run it? The whole input is there. */
 static bool runs_here(void)
 {
-	return fn.has_runner && !fn.in &&
+	return runner_started() && !fn.in &&
 	       (!fn.deadline || fn.deadline - fn.began >= SHORT_MS * 1000000UL);
 }
 
@@ -327,7 +314,7 @@ static bool begin(void)
 	if (fnk.kind == FN_STDIO)
 		take_body();
 	fn.running = true;
-	return snapshot_resume(fn.kernel, runs_here() ? &fn.here : NULL) == 0;
+	return snapshot_resume(fn.kernel, runs_here() ? runner_next() : NULL) == 0;
 }
 
 /*
@@ -513,6 +500,11 @@ static bool freeze(void)
 
 /* ---- the loop ---- */
 
+bool function_serving(void)
+{
+	return fn.phase == SERVING;
+}
+
 static int wait_ms(void)
 {
 	uint64_t left;
@@ -601,23 +593,7 @@ static bool wait_for_something(bool *message)
 	return *message || !(p[1].revents & (POLLERR | POLLHUP));
 }
 
-/* Runs what begin() left. */
-static void run_here(void)
-{
-	struct task *t = fn.here;
-
-	fn.here = NULL;
-	atomic_fetch_add(&fn.runs, 1);
-	if (atomic_exchange(&fn.minding, MINDER_AWAKE) == MINDER_ASLEEP)
-		syscall(SYS_futex, &fn.minding, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	pthread_mutex_unlock(&fn.lock);
-	task_run_here(t);
-	pthread_mutex_lock(&fn.lock);
-	atomic_fetch_add(&fn.runs, 1);
-}
-
-/* One turn of the loop. False: leave. */
-static bool turn(bool *asleep)
+bool function_turn(bool *asleep)
 {
 	bool message;
 
@@ -628,81 +604,9 @@ static bool turn(bool *asleep)
 		return false;
 	if (message && !handle_message())
 		return false;
-	if (fn.here)
-		run_here();
+	runner_run();
 	atomic_store(&fn.rung, false);
 	return look(asleep);
-}
-
-/*
- * A request of kind stdio is run by the thread that receives it, the runner: none has to be woken
- * for it, or at its end. What else may be needed meanwhile (its time is over, the server cancels it
- * or is gone, output to pass on) the main thread sees to, the minder. It looks every MINDER_MS
- * while there are requests, and takes the loop over from a runner that is still in the program
- * then. At the program's end the runner comes for it again.
- */
-static void *runner(void *unused)
-{
-	bool asleep = false;
-
-	pthread_mutex_lock(&fn.lock);
-	while (turn(&asleep))
-		;
-	atomic_store(&fn.minding, MINDER_LEAVE);
-	syscall(SYS_futex, &fn.minding, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	pthread_mutex_unlock(&fn.lock);
-	return unused;
-}
-
-static bool start_runner(void)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, RUNNER_STACK);
-	fn.has_runner = true;
-	if (pthread_create(&thread, &attr, runner, NULL))
-		fn.has_runner = false;
-	pthread_attr_destroy(&attr);
-	return fn.has_runner;
-}
-
-/* The loop for the request that the runner was in at @run. False: leave. */
-static bool take_over(uint32_t run)
-{
-	bool asleep = false, go_on = true;
-
-	pthread_mutex_lock(&fn.lock);
-	while (go_on && atomic_load(&fn.runs) == run && fn.phase == SERVING)
-		go_on = turn(&asleep);
-	pthread_mutex_unlock(&fn.lock);
-	return go_on;
-}
-
-static void mind(void)
-{
-	static const struct timespec pause = {.tv_nsec = MINDER_MS * 1000000L};
-	uint32_t seen = 0, now, state;
-
-	while ((state = atomic_load(&fn.minding)) != MINDER_LEAVE) {
-		now = atomic_load(&fn.runs);
-		if (now != seen) {
-			seen = now;
-			syscall(SYS_futex, &fn.minding, FUTEX_WAIT_PRIVATE, state, &pause, NULL, 0);
-		} else if (now & 1) {
-			if (!take_over(now))
-				return;
-			seen = 0;
-		} else if (state == MINDER_AWAKE) {
-			/* Nothing has come since the last look. Whoever comes after this wakes us. */
-			atomic_compare_exchange_strong(&fn.minding, &state, MINDER_ASLEEP);
-		} else {
-			syscall(SYS_futex, &fn.minding, FUTEX_WAIT_PRIVATE, MINDER_ASLEEP, NULL,
-				NULL, 0);
-		}
-	}
 }
 
 static void serve(void)
@@ -710,11 +614,11 @@ static void serve(void)
 	bool asleep = false;
 
 	/* Only those who are asked more than once need another thread. */
-	while (!fn.requests || fnk.kind != FN_STDIO || !start_runner()) {
-		if (!turn(&asleep))
+	while (!fn.requests || fnk.kind != FN_STDIO || !runner_start()) {
+		if (!function_turn(&asleep))
 			return;
 	}
-	mind();
+	runner_mind();
 }
 
 static int open_events(struct kernel *k, int channel)

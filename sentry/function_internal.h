@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What function.c and function_stream.c share. */
+/* What the function*.c share. */
 #ifndef SENTRY_FUNCTION_INTERNAL_H
 #define SENTRY_FUNCTION_INTERNAL_H
 
@@ -13,6 +13,25 @@ bool function_send(struct fn_msg *m, const void *data, size_t len) __must_check;
 void function_ring(void);
 /* Room for FN_DATA_MAX bytes, the loop's. */
 uint8_t *function_buffer(void);
+
+/*
+ * One turn of the loop: waits for something, and does it. *@asleep: all tasks slept at the snapshot
+ * point. False: leave.
+ */
+bool function_turn(bool *asleep) __must_check;
+/* Is there a request? By the loop. */
+bool function_serving(void);
+
+/* ---- function_runner.c ---- */
+/* False: no thread to be had, the caller goes on as the loop. Else it is the minder's turn. */
+bool runner_start(void);
+bool runner_started(void);
+/* By the runner, as the loop: where it finds the task to run. */
+struct task **runner_next(void);
+/* Runs that, if there is one; meanwhile somebody else may be the loop. */
+void runner_run(void);
+/* Minds the runner to the end. */
+void runner_mind(void);
 
 /* ---- function_stream.c: streams are kernel state, as what they are connected to ---- */
 /* Before init is made. 0 or -errno. */
