@@ -11,7 +11,7 @@
 	.section .rodata.callstub, "a"
 	.balign	64
 	.globl	callstub_start, callstub_end, callstub_enter, callstub_post, callstub_wait
-	.globl	callstub_bell, callstub_bell0, callstub_refused, callstub_done
+	.globl	callstub_bell, callstub_bell0, callstub_refused, callstub_done, callstub_taken
 callstub_start:
 callstub_enter:
 	mov	%rcx, %gs:CALLBOX_AFTER
@@ -34,8 +34,13 @@ callstub_wait:
 	mov	%rcx, %r11
 	jrcxz	1f
 	jmp	callstub_wait
+	/* The budget is used up. A call that is being carried out has one more. */
+1:	mov	%gs:CALLBOX_STATE, %ecx
+	lea	-CALLBOX_TAKEN(%rcx), %rcx
+	jrcxz	callstub_taken
 	/* Given up: the call is withdrawn, unless it was answered in this moment. */
-1:	mov	$CALLBOX_BELL, %ecx
+callstub_give_up:
+	mov	$CALLBOX_BELL, %ecx
 	xchg	%ecx, %gs:CALLBOX_STATE
 	jrcxz	callstub_done
 callstub_bell:
@@ -54,6 +59,17 @@ callstub_refused:
 callstub_bell0:
 	syscall
 	ud2
+
+callstub_taken:
+	mov	$CALLSTUB_PATIENCE, %r11d
+1:	mov	%gs:CALLBOX_STATE, %ecx
+	jrcxz	2f
+	lea	-1(%r11), %rcx
+	mov	%rcx, %r11
+	jrcxz	3f
+	jmp	1b
+2:	jmp	callstub_done
+3:	jmp	callstub_give_up
 callstub_end:
 	/* An error here: it does not fit. */
 	.org	callstub_start + CALLSTUB_CHUNK, 0xcc

@@ -18,6 +18,7 @@
  *	enter .. post	not posted: as if about to execute the site's SYSCALL
  *	wait .. done	posted: answered or not, as the sentry knows
  *	done ..		answered: the result is in the box
+ *	taken ..	as wait
  *
  * States of a box:
  *
@@ -59,6 +60,8 @@
 #define CALLSTUB_PAGES 4
 #define CALLSTUB_CHUNK 256 /* the first holds the common code */
 #define CALLSTUB_UNIT  32
+/* Looks at a call that is being carried out, beyond the box's budget: what 64 KiB take, copied. */
+#define CALLSTUB_PATIENCE 20000
 
 #ifndef __ASSEMBLER__
 
@@ -96,7 +99,7 @@ _Static_assert(offsetof(struct callinfo, egid) == CALLINFO_EGID, "info");
 /* The common code, copied to the start of every area. */
 extern const uint8_t callstub_start[], callstub_end[], callstub_enter[], callstub_post[];
 extern const uint8_t callstub_wait[], callstub_bell[], callstub_bell0[], callstub_refused[];
-extern const uint8_t callstub_done[];
+extern const uint8_t callstub_done[], callstub_taken[];
 
 /* Where in the common code an offset from its start is. */
 enum callstub_where {
