@@ -3,8 +3,9 @@
  * Rows of functions behind `kvmsbox serve`, and what they are compared with: an HTTP server that
  * starts a program per request (guest/cgi.c). The same load generator, kvmsbox load, asks both.
  *
- * A server lives for one value. It has two warm instances; the load comes over two connections,
- * each with the next request when the last is answered, or on a schedule over 16.
+ * A server lives for one value. It has twice as many warm instances as there are processors, so
+ * that these have something to do while one waits; the load comes over as many connections, each
+ * with the next request when the last is answered, or on a schedule over 16.
  */
 #include "tools/bench/bench.h"
 
@@ -19,10 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TOKEN	  "kvmsbox-bench-token"
-#define INSTANCES 4
-#define PART	  0.7 /* of the most that it can: where latencies are looked at */
-#define LIMIT_NS  30000000000ull
+#define TOKEN	 "kvmsbox-bench-token"
+#define PART	 0.7 /* of the most that it can: where latencies are looked at */
+#define LIMIT_NS 30000000000ull
 
 /* Not just an import: it answers with what was sent, through json and sqlite3. */
 const char python_stdio[] =
@@ -78,6 +78,11 @@ int function_column(struct bench *b, const struct column *col)
 		return SKIP;
 	}
 	return 0;
+}
+
+static int instances(void)
+{
+	return 2 * (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 static void server_stop(struct server *s)
@@ -211,7 +216,7 @@ static int write_config(struct bench *b, const struct column *col, enum image im
 			   "file", log, "tenants", "bench", "token", TOKEN, "limits",
 			   "memory_reserve", 0, "functions", "fn", "tenant", "bench", "image",
 			   b->image[image], "command", command, "kind", kind, "platform",
-			   col->words[1], "instances", "min", INSTANCES, "max", INSTANCES);
+			   col->words[1], "instances", "min", instances(), "max", instances());
 	err = !config || json_dump_file(config, path, 0);
 	json_decref(config);
 	return err ? bench_fail(b, "can't write %s", path) : 0;
@@ -331,7 +336,7 @@ static int run_load(struct bench *b, const struct server *s, const struct load *
 static int first_answers(struct bench *b, const struct server *s, const char *expect,
 			 struct load_result *r)
 {
-	struct load l = {.expect = expect, .connections = INSTANCES, .requests = 4 * INSTANCES};
+	struct load l = {.expect = expect, .connections = instances(), .requests = 4 * instances()};
 
 	return run_load(b, s, &l, r);
 }
@@ -339,7 +344,7 @@ static int first_answers(struct bench *b, const struct server *s, const char *ex
 /* Requests per second with a new process or sandbox each. */
 int measure_cgi(struct bench *b, const struct row *row, const struct column *col, double *v)
 {
-	struct load l = {.expect = "hello 1", .connections = INSTANCES, .ms = 8 * b->ms};
+	struct load l = {.expect = "hello 1", .connections = instances(), .ms = 8 * b->ms};
 	struct load_result r;
 	struct server s;
 	int err;
@@ -360,7 +365,7 @@ int measure_cgi(struct bench *b, const struct row *row, const struct column *col
 int measure_hello(struct bench *b, const struct row *row, const struct column *col, double *v)
 {
 	static const char *const hello[] = {"/bench/hello", NULL};
-	struct load l = {.expect = "hello 1", .connections = INSTANCES, .ms = 8 * b->ms};
+	struct load l = {.expect = "hello 1", .connections = instances(), .ms = 8 * b->ms};
 	struct load_result most, part;
 	struct server s;
 	int err;
