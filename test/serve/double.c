@@ -178,6 +178,7 @@ static int listen_somewhere(void)
 
 static void start_program(void)
 {
+	pid_t self;
 	int in[2], out[2], err[2];
 	char text[64];
 
@@ -189,9 +190,12 @@ static void start_program(void)
 
 		close(fd);
 	}
+	self = getpid();
 	program = fork();
 	if (!program) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* Whoever killed us may have been faster. */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != self)
+			_exit(127);
 		setpgid(0, 0);
 		dup2(in[0], 0);
 		dup2(out[1], 1);

@@ -330,7 +330,7 @@ class Server:
         while children and time.monotonic() < end:
             children = [c for c in children if alive(c)]
             time.sleep(0.01)
-        check(not children, "the server left processes: %r" % children)
+        check(not children, "the server left processes: %r" % [describe(c) for c in children])
         return status
 
     def __enter__(self):
@@ -344,6 +344,15 @@ class Server:
                 print("# " + e["message"].rstrip())
             self.p.kill()
             self.p.wait()
+
+
+def describe(pid):
+    """What a process is, for messages."""
+    try:
+        with open("/proc/%d/cmdline" % pid) as f, open("/proc/%d/stat" % pid) as st:
+            return pid, f.read().split("\0"), st.read().rsplit(")", 1)[1].split()[:2]
+    except OSError:
+        return pid, "gone"
 
 
 def alive(pid):
