@@ -782,6 +782,11 @@ int main(int argc, char **argv)
 {
 	started_ns = now_ns();
 	signal(SIGPIPE, SIG_IGN);
+	/*
+	 * A real sandbox's processes die with it. This one's have to be killed, so it doesn't die with
+	 * the server but sees the channel's end.
+	 */
+	prctl(PR_SET_PDEATHSIG, 0);
 	if (argc < 3)
 		return 125;
 	if (!strcmp(argv[1], "restore"))
