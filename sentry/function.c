@@ -28,7 +28,7 @@
 #define ASLEEP_MS 3  /* all threads have slept for so long: they wait for their input */
 #define FLUSH_MS  5  /* how often output is looked for during a request */
 #define TRAININGS 2  /* requests whose faults are learned from */
-#define SHORT_MS  50 /* deadlines that it isn't quick enough for */
+#define SHORT_MS  50 /* deadlines that the minder isn't quick enough for */
 
 enum phase { BOOTING, READY, SERVING };
 

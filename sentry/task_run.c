@@ -249,9 +249,10 @@ static void run_task(struct task *t)
 		else
 			break;
 	}
-	if (discarded && pt->ctx_rest)
-		pt->ctx_rest(t->ctx);
-	if (!discarded) {
+	if (discarded) {
+		if (pt->ctx_rest)
+			pt->ctx_rest(t->ctx);
+	} else {
 		/* A reset may bring back a task that has ended, for another host thread to run. */
 		if (task_last_exit)
 			leave_context(t);

@@ -102,24 +102,26 @@ void place_context(struct stub_context *ctx, pid_t tid)
 	ctx->placed = monotonic_ns();
 }
 
-void place_leave(struct stub_context *ctx)
+/* The calling thread may run anywhere again. @cpu: -1, or PLACE_ANEW. */
+static void unbind(struct stub_context *ctx, int cpu)
 {
 	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 
 	if (pl->pin)
 		sched_setaffinity(0, sizeof(pl->allowed), &pl->allowed);
-	atomic_store_explicit(&ctx->cpu, -1, memory_order_relaxed);
+	atomic_store_explicit(&ctx->cpu, cpu, memory_order_relaxed);
+}
+
+void place_leave(struct stub_context *ctx)
+{
+	unbind(ctx, -1);
 }
 
 void place_rest(struct stub_context *ctx)
 {
-	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
-
-	if (atomic_load_explicit(&ctx->cpu, memory_order_relaxed) < 0 ||
-	    monotonic_ns() - ctx->placed < STAY_NS)
-		return;
-	sched_setaffinity(0, sizeof(pl->allowed), &pl->allowed);
-	atomic_store_explicit(&ctx->cpu, PLACE_ANEW, memory_order_relaxed);
+	if (atomic_load_explicit(&ctx->cpu, memory_order_relaxed) >= 0 &&
+	    monotonic_ns() - ctx->placed >= STAY_NS)
+		unbind(ctx, PLACE_ANEW);
 }
 
 int place_enter(struct stub_context *ctx)

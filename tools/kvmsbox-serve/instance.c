@@ -501,9 +501,11 @@ static void read_channel(struct instance *i, int max)
 	uint32_t type = FN_DONE;
 	int ret = 1;
 
-	/* Whoever is ready says nothing more before it is asked. */
 	for (int k = 0; k < max && ret > 0 && i->channel.fd >= 0 && !i->paused; k++) {
-		ret = type == FN_READY && !i->lost ? -EAGAIN : receive(i, &type);
+		/* Whoever is ready says nothing more before it is asked. */
+		if (type == FN_READY && !i->lost)
+			break;
+		ret = receive(i, &type);
 	}
 	if (!ret && i->channel.fd >= 0)
 		channel_lost(i);
