@@ -34,6 +34,12 @@ enum trap_kind {
 	TRAP_FAULT,	/* page fault at addr wanting access */
 	TRAP_EXCEPTION, /* vector, error */
 	TRAP_KICK,	/* context_kick, or a host signal */
+	/*
+	 * A system call, nr with args, behind the instruction at addr: the thread waits in it, and
+	 * its registers aren't known. Either it goes on with ctx_answer and ctx_run, or ctx_run
+	 * without an answer runs nothing, and tells the same as TRAP_SYSCALL.
+	 */
+	TRAP_CALL,
 };
 
 struct trap {
@@ -43,6 +49,8 @@ struct trap {
 	bool present;	     /* the faulting entry was present: a protection fault */
 	unsigned int vector;
 	uint64_t error; /* error code as the CPU pushes it, for signal frames */
+	int nr;
+	uint64_t args[6];
 };
 
 struct platform;
@@ -131,6 +139,10 @@ struct platform_type {
 	int (*ctx_run)(struct context *ctx, struct address_space *as, struct arch_regs *regs,
 		       struct trap *trap);
 	/*
+	 * What the call of the last TRAP_CALL returns, when ctx_run lets it. NULL: there is none.
+	 */
+	void (*ctx_answer)(struct context *ctx, long result);
+	/*
 	 * Makes the running or else the next ctx_run return TRAP_KICK soon; never lost. From any
 	 * thread, also while ctx_run returns; async-signal-safe.
 	 */
@@ -183,6 +195,7 @@ struct context {
 	struct platform *platform;
 	struct list_head member;
 	bool frozen;
+	bool takes_calls; /* whoever runs it can do with TRAP_CALL */
 };
 
 /*

@@ -257,6 +257,9 @@ static void fix_common(struct task *t, size_t off)
 		t->regs.rax = box->nr;
 		t->regs.rip = box->after;
 		break;
+	case CALLSTUB_RETURNED:
+		t->regs.rip = box->after;
+		break;
 	case CALLSTUB_OUTSIDE:
 		break;
 	}
@@ -279,6 +282,61 @@ static bool take_bell(struct task *t, size_t off)
 	t->regs.rcx = after;
 	poller_note_bell(t, arch_callstub_where(off - 2) == CALLSTUB_POSTED);
 	return false;
+}
+
+/* ---- calls without registers ---- */
+
+/* These set or copy registers, or don't return. */
+static bool needs_registers(int nr)
+{
+	switch (nr) {
+	case SYS_rt_sigreturn:
+	case SYS_clone:
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_clone3:
+	case SYS_execve:
+	case SYS_execveat:
+	case SYS_exit:
+	case SYS_exit_group:
+	case SYS_sigaltstack:
+	case SYS_arch_prctl:
+		return true;
+	}
+	return false;
+}
+
+enum fast_call fast_call_begin(struct task *t, const struct trap *trap)
+{
+	struct callbox *box = t->fast.box;
+	size_t off;
+
+	if (needs_registers(trap->nr))
+		return FAST_CALL_TRAP;
+	if (t->mm->sites && mm_site_common(t->mm, trap->addr, &off)) {
+		if (!box || !arch_callstub_trapped(off))
+			return FAST_CALL_TRAP;
+		if (t->fast.result_pending)
+			return FAST_CALL_MADE;
+		atomic_fetch_add_explicit(&nr_bells, 1, memory_order_relaxed);
+		atomic_store(&box->state, CALLBOX_DONE);
+		poller_note_bell(t, arch_callstub_where(off - 2) == CALLSTUB_POSTED);
+		return FAST_CALL_MAKE;
+	}
+	t->fast.result_pending = false;
+	if (!rewrite_enabled)
+		return FAST_CALL_MAKE;
+	/* Its box wants the GS base. */
+	if (!box && t->mm->sites && mm_site_stub(t->mm))
+		return FAST_CALL_TRAP;
+	atomic_fetch_add_explicit(&nr_trapped, 1, memory_order_relaxed);
+	mm_site_trapped(t->mm, trap->addr, site_wanted);
+	return FAST_CALL_MAKE;
+}
+
+void fast_call_finish(struct task *t)
+{
+	finish_pending(t, t->regs.rip);
 }
 
 /* A page fault in a slot or in the common code: the GS base is gone, or was never there. */

@@ -42,7 +42,10 @@ struct task_fast {
 	uaddr_t box_va;
 	struct callinfo *info; /* written by others under fast_info_lock */
 	int slot;	       /* among the pollers' tasks, -1 */
-	/* Set by the poller while it owns the task: an answer that user code can't be given. */
+	/*
+	 * Set by the poller while it owns the task, an answer that user code can't be given, or by
+	 * the own thread, one that it hasn't been given yet.
+	 */
 	bool result_pending;
 	long result;
 	uint64_t nr;
@@ -77,6 +80,15 @@ void fast_leave(struct task *t);
 bool fast_fixup(struct task *t, struct trap *trap);
 /* A SYSCALL has trapped, registers as they were: the site may be rewritten. */
 void fast_trapped(struct task *t);
+/* What is to be done about TRAP_CALL, after fast_leave. */
+enum fast_call {
+	FAST_CALL_MAKE, /* the call */
+	FAST_CALL_MADE, /* it was, by the poller: fast.result */
+	FAST_CALL_TRAP, /* it can't be, without registers */
+};
+enum fast_call fast_call_begin(struct task *t, const struct trap *trap);
+/* Such a call was made, fast.result_pending is set, and now there are registers. */
+void fast_call_finish(struct task *t);
 /* @child begins with @t's registers: a box for it too, if its mm has rewritten sites. */
 void fast_clone(struct task *t, struct task *child);
 /* Before the mm goes. */

@@ -151,11 +151,13 @@ static const int ptrace_calls[] = {
 	SCMP_SYS(sendmsg),
 };
 
-/* Stub processes that nobody traces: their ends, and files for them to map. */
+/*
+ * Stub processes that nobody traces: their ends, files for them to map, the listeners of their
+ * threads (from the master, whose pidfd is open: no other can be opened), the reaper's ticks.
+ */
 static const int systrap_calls[] = {
-	SCMP_SYS(wait4),
-	SCMP_SYS(waitid),
-	SCMP_SYS(sendmsg),
+	SCMP_SYS(wait4),       SCMP_SYS(waitid),	SCMP_SYS(sendmsg),
+	SCMP_SYS(pidfd_getfd), SCMP_SYS(timer_settime), SCMP_SYS(timer_delete),
 };
 
 #endif

@@ -62,28 +62,83 @@ static void handle_trap(struct task *t, const struct trap *trap)
 		send_fault(t, &info, trap);
 		break;
 	case TRAP_KICK:
+	case TRAP_CALL:
 		break;
 	}
 }
 
-/* One trip into user code and what it leads to. */
+/* From entering to leaving user code. 0 or -errno. */
+static int run_user(struct task *t, struct trap *trap)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+	int err;
+
+	t->ctx->takes_calls = pt->ctx_answer;
+	fast_enter(t);
+	err = pt->ctx_run(t->ctx, t->mm->as, &t->regs, trap);
+	fast_leave(t);
+	return err;
+}
+
+/*
+ * The program waits in a call, with its registers. True: it can go on with fast.result. False: they
+ * are wanted, for the call, or if it is @made, for a signal or the like after it.
+ */
+static bool make_call(struct task *t, const struct trap *trap, bool *made)
+{
+	bool trace = t->kernel->strace.enabled;
+	enum fast_call what = fast_call_begin(t, trap);
+	long ret;
+
+	if (what == FAST_CALL_TRAP)
+		return false;
+	if (what == FAST_CALL_MAKE) {
+		t->syscall_nr = trap->nr;
+		if (trace)
+			strace_enter(t, trap->nr, trap->args);
+		ret = syscall_carry_out(t, trap->nr, trap->args);
+		if (trace)
+			strace_exit(t, trap->nr, trap->args, ret);
+		t->syscall_nr = -1;
+		t->fast.nr = (uint64_t)trap->nr;
+		t->fast.result = ret;
+		t->fast.result_pending = true;
+	}
+	*made = true;
+	ret = t->fast.result;
+	return !atomic_load(&t->sigpending_hint) && !freezer_active() &&
+	       !atomic_load_explicit(&t->mm->oom, memory_order_relaxed) && ret >= -4095 &&
+	       !(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK);
+}
+
+/* One trip into user code, over all calls that it can make on the way, and what it leads to. */
 static void run_once(struct task *t)
 {
 	const struct platform_type *pt = t->kernel->platform->type;
-	struct trap trap;
-	int err;
+	struct trap trap = {.kind = TRAP_KICK};
+	bool made = false;
+	int err = 0;
 
-	/* A signal that comes before in_user is seen in the hint; one after it kicks. */
-	atomic_fetch_add(&t->user_seq, 1);
-	atomic_store(&t->in_user, true);
-	if (atomic_load(&t->sigpending_hint)) {
+	for (;;) {
+		/* A signal that comes before in_user is seen in the hint; one after it kicks. */
+		atomic_fetch_add(&t->user_seq, 1);
+		atomic_store(&t->in_user, true);
+		if (atomic_load(&t->sigpending_hint))
+			break;
+		if (made) {
+			pt->ctx_answer(t->ctx, t->fast.result);
+			t->fast.result_pending = made = false;
+		}
+		err = run_user(t, &trap);
+		if (err || trap.kind != TRAP_CALL)
+			break;
 		atomic_store(&t->in_user, false);
-		return;
+		if (!make_call(t, &trap, &made))
+			break;
 	}
-	memset(&trap, 0, sizeof(trap));
-	fast_enter(t);
-	err = pt->ctx_run(t->ctx, t->mm->as, &t->regs, &trap);
-	fast_leave(t);
+	/* The call's registers. */
+	if (!err && trap.kind == TRAP_CALL)
+		err = run_user(t, &trap);
 	atomic_store(&t->in_user, false);
 	if (err) {
 		log_error("%s platform can't run process %d (%s): %s; killed", pt->name,
@@ -91,7 +146,11 @@ static void run_once(struct task *t)
 		task_exit_group(t, SIGKILL);
 		return;
 	}
-	if (!t->mm->sites || !fast_fixup(t, &trap))
+	if (t->mm->sites && fast_fixup(t, &trap))
+		/* Dealt with. */;
+	else if (made)
+		fast_call_finish(t);
+	else
 		handle_trap(t, &trap);
 	if (atomic_load_explicit(&t->mm->oom, memory_order_relaxed))
 		out_of_memory(t);

@@ -104,6 +104,11 @@ group conform-native 1200 test/conform/run.sh native
 group conform-ptrace 2400 test/conform/run.sh ptrace
 group conform-systrap 2400 test/conform/run.sh systrap
 kvm_group conform-kvm 2400 test/conform/run.sh kvm
+# systrap as it is where the host has no listeners for it.
+group unit-futex 600 env KVMSBOX_STUB_NOTIFY=0 test/unit/run.sh "$BUILD/plain/test/unit/systrap_platform"
+# shellcheck disable=SC2046
+group conform-futex 2400 env KVMSBOX_STUB_NOTIFY=0 test/conform/run.sh systrap \
+	$([ "$length" = long ] || echo callsite proc_fork sig_basic sig_block sig_context threads)
 # The sentry with the sanitizers and the lock order watching it; leaks can't be looked for in lockdown.
 step san-build 1800 "$MAKE" $jobs san
 group conform-san 2400 env KVMSBOX="$BUILD/san/kvmsbox" ASAN_OPTIONS=detect_leaks=0 CONFORM_TIMEOUT=180 \

@@ -30,6 +30,8 @@ enum callstub_where arch_callstub_where(size_t off)
 		return CALLSTUB_OUTSIDE;
 	if (off >= (size_t)(callstub_taken - callstub_start))
 		return CALLSTUB_POSTED;
+	if (off >= (size_t)(callstub_returned - callstub_start) || arch_callstub_trapped(off))
+		return CALLSTUB_RETURNED;
 	if (off >= (size_t)(callstub_bell0 - callstub_start))
 		return CALLSTUB_UNPOSTED;
 	if (off >= (size_t)(callstub_refused - callstub_start))

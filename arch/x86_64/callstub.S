@@ -12,6 +12,7 @@
 	.balign	64
 	.globl	callstub_start, callstub_end, callstub_enter, callstub_post, callstub_wait
 	.globl	callstub_bell, callstub_bell0, callstub_refused, callstub_done, callstub_taken
+	.globl	callstub_returned
 callstub_start:
 callstub_enter:
 	mov	%rcx, %gs:CALLBOX_AFTER
@@ -45,7 +46,7 @@ callstub_give_up:
 	jrcxz	callstub_done
 callstub_bell:
 	syscall
-	ud2
+	jmp	callstub_returned
 
 callstub_done:
 	mov	%gs:CALLBOX_NR, %rax
@@ -58,7 +59,10 @@ callstub_refused:
 	mov	%rcx, %gs:CALLBOX_AFTER
 callstub_bell0:
 	syscall
-	ud2
+	/* Back with the result, unless the sentry has set RIP to AFTER itself. */
+callstub_returned:
+	mov	%gs:CALLBOX_AFTER, %rcx
+	jmp	*%rcx
 
 callstub_taken:
 	mov	$CALLSTUB_PATIENCE, %r11d

@@ -18,6 +18,7 @@
  *	enter .. post	not posted: as if about to execute the site's SYSCALL
  *	wait .. done	posted: answered or not, as the sentry knows
  *	done ..		answered: the result is in the box
+ *	returned ..	behind SYSCALL: the result is in RAX
  *	taken ..	as wait
  *
  * States of a box:
@@ -99,7 +100,7 @@ _Static_assert(offsetof(struct callinfo, egid) == CALLINFO_EGID, "info");
 /* The common code, copied to the start of every area. */
 extern const uint8_t callstub_start[], callstub_end[], callstub_enter[], callstub_post[];
 extern const uint8_t callstub_wait[], callstub_bell[], callstub_bell0[], callstub_refused[];
-extern const uint8_t callstub_done[], callstub_taken[];
+extern const uint8_t callstub_done[], callstub_taken[], callstub_returned[];
 
 /* Where in the common code an offset from its start is. */
 enum callstub_where {
@@ -109,6 +110,7 @@ enum callstub_where {
 	CALLSTUB_REFUSED,  /* the same, with after2 */
 	CALLSTUB_POSTED,   /* waiting, or given up */
 	CALLSTUB_ANSWERED, /* about to go on */
+	CALLSTUB_RETURNED, /* the same, and the result is in RAX already */
 };
 enum callstub_where arch_callstub_where(size_t off);
 /* Is @off just behind one of its SYSCALL instructions? */

@@ -156,19 +156,31 @@ void stub_context_quiet(struct stub_context *ctx)
 		sched_yield();
 }
 
-void stub_ctx_kick(struct context *base)
+/* Leaves @flag, and stops the thread if it runs. */
+static void send_kick(struct stub_context *ctx, _Atomic bool *flag)
 {
-	struct stub_context *ctx = to_stub_context(base);
 	int saved = errno;
 	uint64_t target;
 
-	atomic_store(&ctx->kick, true);
+	atomic_store(flag, true);
 	atomic_fetch_add(&ctx->kickers, 1);
 	target = atomic_load(&ctx->target);
 	if (target)
 		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
 	atomic_fetch_sub(&ctx->kickers, 1);
 	errno = saved;
+}
+
+void stub_ctx_kick(struct context *base)
+{
+	struct stub_context *ctx = to_stub_context(base);
+
+	send_kick(ctx, &ctx->kick);
+}
+
+void stub_ctx_nudge(struct stub_context *ctx)
+{
+	send_kick(ctx, &ctx->nudged);
 }
 
 void stub_clock_start(struct stub_context *ctx)

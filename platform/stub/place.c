@@ -199,8 +199,8 @@ void place_balance(struct stub_platform *p)
 		if (!target || !th || atomic_load(&ctx->cpu) != (int)most)
 			continue;
 		move_to(ctx, th->driver, th->tid, least);
-		/* Makes its host thread count it on the other side. No flag: not a kick. */
-		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
+		/* Makes its host thread count it on the other side. Not a kick. */
+		stub_ctx_nudge(ctx);
 		break;
 	}
 	mutex_unlock(&p->lock);

@@ -135,8 +135,8 @@ struct stub_context {
 	uaddr_t last_fault;
 	uint64_t last_generation;
 	unsigned int repeats; /* of a fault that nothing explains */
-	/* ctx_kick */
-	_Atomic bool kick;
+	/* ctx_kick; and a signal without one (place_balance) */
+	_Atomic bool kick, nudged;
 	_Atomic uint64_t target; /* pid << 32 | tid while running, else 0 */
 	_Atomic unsigned int kickers;
 	/* Placement */
@@ -258,6 +258,8 @@ void stub_context_quiet(struct stub_context *ctx);
 void stub_clock_start(struct stub_context *ctx);
 void stub_clock_stop(struct stub_context *ctx);
 void stub_ctx_kick(struct context *base);
+/* Stops the thread if it runs, to no other end. */
+void stub_ctx_nudge(struct stub_context *ctx);
 uint64_t stub_ctx_user_ns(struct context *base);
 void stub_ctx_rest(struct context *base);
 size_t stub_stats(struct stub_platform *p, struct platform_stat stats[PLATFORM_MAX_STATS]);

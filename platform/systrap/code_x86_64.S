@@ -21,6 +21,7 @@
 #define SYS_rt_sigreturn  15
 #define SYS_pwrite64	  18
 #define SYS_lseek	  8
+#define SYS_pause	  34
 #define SYS_getpid	  39
 #define SYS_clone	  56
 #define SYS_getppid	  110
@@ -169,14 +170,26 @@ systrap_user:
 	xor	%esi, %esi
 	mov	$SYS_sigaltstack, %eax
 	syscall
+	cmpl	$0, CTL_NOTIFY(%rsp)
+	je	2f
 	mov	$SYS_seccomp, %eax
 	mov	$1, %edi		/* SECCOMP_SET_MODE_FILTER */
+	mov	$12, %esi		/* ..._FLAG_SPEC_ALLOW | NEW_LISTENER */
+	lea	systrap_code + CODE_PROG_NOTIFY(%rip), %rdx
+	syscall
+	mov	%eax, CTL_LISTENER(%rsp)
+	test	%eax, %eax
+	jns	3f
+	/* Somebody around us listens already, or has no descriptors left. */
+	movl	$0, CTL_NOTIFY(%rsp)
+2:	mov	$SYS_seccomp, %eax
+	mov	$1, %edi
 	mov	$4, %esi		/* SECCOMP_FILTER_FLAG_SPEC_ALLOW */
 	lea	systrap_code + CODE_PROG(%rip), %rdx
 	syscall
 	test	%rax, %rax
 	jnz	systrap_die
-	mov	$SYS_rt_sigprocmask, %eax
+3:	mov	$SYS_rt_sigprocmask, %eax
 	mov	$2, %edi		/* SIG_SETMASK */
 	lea	systrap_code + CODE_MASK(%rip), %rsi
 	xor	%edx, %edx
@@ -208,7 +221,15 @@ systrap_handler:
 	mov	$1, %edx
 	mov	$SYS_futex, %eax
 	syscall
-2:	mov	CTL_SPIN(%rbx), %ecx
+	/* A notification: the sentry answers it when it has said run. Without a listener, ENOSYS. */
+2:	mov	$SYS_pause, %eax
+	syscall
+	test	%eax, %eax
+	jnz	3f
+	cmpl	$STATE_RUN, CTL_STATE(%rbx)
+	jne	2b
+	jmp	5f
+3:	mov	CTL_SPIN(%rbx), %ecx
 3:	cmpl	$STATE_RUN, CTL_STATE(%rbx)
 	je	5f
 	sub	$1, %ecx

@@ -11,24 +11,31 @@
  * to sleep says so first (asleep, waited) and then looks at the state again; one that has changed
  * the state looks whether the other sleeps.
  *
+ * With a listener a hand-over is a notification and its answer instead: of the handler (STOPPED),
+ * or of a call that user code makes (IN_CALL). A signal takes such a call back, even while it is
+ * being answered, so none may be on its way then: `target` is 0 while a call is with the sentry,
+ * and if `kick` or `nudged` say that somebody saw it before that, the thread is led to the handler
+ * instead (leave_call).
+ *
  * On one CPU the stub's wake-up of the sentry makes the host switch to it before the stub has gone
  * to sleep, more often than not; so in the other direction nothing has to be woken.
  */
 #include "platform/systrap/internal.h"
 
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
 #include "sentry/lib/log.h"
 
-/* How often one who waits for user code looks about: when others run as well, and alone. */
-#define TICK_NS	     10000000UL
-#define LONG_TICK_NS 1000000000UL
-
 #define NR_URETPROBE 335
+#define LOOK_NS	     20000000UL /* user code may have seen to it that nobody is woken */
 
 enum { AGAIN = 1 };
 
@@ -210,20 +217,59 @@ static int write_state(struct systrap_context *ctx, const struct arch_regs *regs
 	return err;
 }
 
-/*
- * The wait took a while. Now and then somebody compares the CPUs; and one who doesn't heed kicks,
- * which is possible only on purpose, is ended.
- */
-static void wait_tick(struct systrap_context *ctx, struct systrap_thread *th, uint64_t waited)
+/* User code may have set them itself. */
+static void get_bases(struct systrap_context *ctx, const struct systrap_thread *th)
 {
-	struct stub_platform *p = to_stub_platform(ctx->stub.base.platform);
+	if (ctx->bases_dirty || !to_platform(ctx->stub.base.platform)->fsgsbase)
+		return;
+	ctx->fs_base = atomic_load_explicit(&th->ctl->fs_base, memory_order_relaxed);
+	ctx->gs_base = atomic_load_explicit(&th->ctl->gs_base, memory_order_relaxed);
+}
 
-	if (p->place.pin && atomic_load_explicit(&p->nr_attached, memory_order_relaxed) > 1)
-		place_balance(p);
-	if (waited / 1000000000 >= KICK_PATIENCE && atomic_load(&ctx->stub.kick)) {
-		log_debug("systrap: a thread blocks kicks");
-		systrap_proc_kill(p, th->stub.proc);
+/* ---- handing over ---- */
+
+enum { STOPPED, IN_CALL, TAKEN_BACK };
+
+/*
+ * What the thread does next: STOPPED in the handler, or IN_CALL with @n. A signal to this host
+ * thread is a kick. -ESRCH: it is dead, or out of its mind.
+ */
+static int listen_for(struct systrap_context *ctx, struct systrap_thread *th,
+		      struct seccomp_notif *n)
+{
+	static const struct timespec moment = {.tv_nsec = 50000};
+
+	for (;;) {
+		memset(n, 0, sizeof(*n));
+		if (!ioctl(th->listener, SECCOMP_IOCTL_NOTIF_RECV, n))
+			break;
+		if (errno == EINTR) {
+			stub_ctx_kick(&ctx->stub.base);
+		} else if (errno != ENOENT || atomic_load(&th->stub.proc->dead)) {
+			return -ESRCH;
+		} else {
+			/* Taken back for a kick; or it has just died, and the reaper will tell. */
+			nanosleep(&moment, NULL);
+		}
 	}
+	if ((pid_t)n->pid != th->stub.tid)
+		return -ESRCH;
+	if (!filter_is_stop(n->data.nr, n->data.instruction_pointer))
+		return IN_CALL;
+	th->stop_id = n->id;
+	return STOPPED;
+}
+
+/* Lets the thread go on with @result. False: it doesn't wait there any more. */
+static bool reply(struct systrap_thread *th, uint64_t id, long result)
+{
+	struct seccomp_notif_resp r = {.id = id};
+
+	if (result < 0 && result >= -4095)
+		r.error = (int)result;
+	else
+		r.val = result;
+	return !ioctl(th->listener, SECCOMP_IOCTL_NOTIF_SEND, &r);
 }
 
 /* Until the stub thread has stopped. A signal to this host thread stops it, as a kick. */
@@ -231,50 +277,138 @@ static int wait_stop(struct systrap_context *ctx, struct systrap_thread *th)
 {
 	struct systrap_platform *p = to_platform(ctx->stub.base.platform);
 	struct control *ctl = th->ctl;
-	uint64_t ns, waited = 0;
 	unsigned int i;
-	int err;
 
 	for (i = 0; i < p->spin; i++) {
 		if (atomic_load_explicit(&ctl->state, memory_order_acquire) == STATE_STOPPED)
-			goto out;
+			return STOPPED;
 		__builtin_ia32_pause();
 	}
 	atomic_store(&ctl->waited, 1);
 	while (atomic_load(&ctl->state) == STATE_RUN) {
-		ns = atomic_load_explicit(&p->stub.nr_attached, memory_order_relaxed) > 1
-			     ? TICK_NS
-			     : LONG_TICK_NS;
-		err = shared_futex_wait(&ctl->state, STATE_RUN, ns);
-		if (err == -EINTR)
+		if (shared_futex_wait(&ctl->state, STATE_RUN, LOOK_NS) == -EINTR)
 			stub_ctx_kick(&ctx->stub.base);
-		if (err == -ETIMEDOUT) {
-			/* The time since the last kick at least. */
-			waited = atomic_load(&ctx->stub.kick) ? waited + ns : 0;
-			wait_tick(ctx, th, waited);
-		}
 	}
 	atomic_store_explicit(&ctl->waited, 0, memory_order_relaxed);
-out:
-	return atomic_load(&th->stub.proc->dead) ? -ESRCH : 0;
+	return STOPPED;
+}
+
+/* The thread goes on, from the handler or from its call, until STOPPED or IN_CALL with @n. */
+static int hand_over(struct systrap_context *ctx, struct systrap_thread *th,
+		     struct seccomp_notif *n)
+{
+	uint64_t id = th->stop_id;
+	int ret;
+
+	atomic_store(&th->ctl->state, STATE_RUN);
+	if (th->listener < 0) {
+		if (atomic_load(&th->ctl->asleep))
+			shared_futex_wake(&th->ctl->state);
+		return wait_stop(ctx, th);
+	}
+	if (!id) {
+		/* It has come up, and nobody has listened yet. */
+		ret = listen_for(ctx, th, n);
+		if (ret)
+			return -ESRCH;
+		id = th->stop_id;
+	}
+	th->stop_id = 0;
+	reply(th, id, 0);
+	return listen_for(ctx, th, n);
+}
+
+/* The call has been answered: the same from there. TAKEN_BACK: it has been left. */
+static int hand_over_answer(struct systrap_context *ctx, struct systrap_thread *th, uint64_t target,
+			    struct seccomp_notif *n)
+{
+	uint64_t id = ctx->call.id;
+
+	/* Before anyone can send it a signal, which would take the call and its answer back. */
+	if (!reply(th, id, ctx->call.answer)) {
+		/* A signal from outside has. */
+		atomic_store(&ctx->stub.nudged, true);
+		return TAKEN_BACK;
+	}
+	ctx->call.id = 0;
+	atomic_store(&ctx->stub.target, target);
+	if (atomic_load(&ctx->stub.kick))
+		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
+	return listen_for(ctx, th, n);
+}
+
+/* The thread is in a call that it told of. */
+static void call_begins(struct systrap_context *ctx, const struct seccomp_notif *n)
+{
+	ctx->call.id = n->id;
+	ctx->call.after = n->data.instruction_pointer;
+	ctx->call.nr = n->data.nr;
+	ctx->call.answered = false;
+	ctx->stub.stats.syscalls++;
 }
 
 /*
- * Lets the stub thread run. Returns 1 when it stopped, 0 when a kick was due before it started, or
- * -errno.
+ * The thread leaves its call for the handler, which makes its registers those in the frame: @regs
+ * as behind the call. 0 or -errno.
  */
-static int run_once(struct systrap_context *ctx, struct stub_space *as, struct arch_regs *regs)
+static int leave_call(struct systrap_context *ctx, struct arch_regs *regs)
 {
+	struct systrap_thread *th = to_thread(ctx->stub.thread);
+	pid_t pid = th->stub.proc->pid, tid = th->stub.tid;
+	struct seccomp_notif n;
+	void *frame;
+	int err;
+
+	/* If it doesn't heed this, the reaper sees so. */
+	atomic_store(&ctx->stub.target, (uint64_t)pid << 32 | (uint32_t)tid);
+	stub_ctx_nudge(&ctx->stub);
+	err = listen_for(ctx, th, &n);
+	stub_context_quiet(&ctx->stub);
+	ctx->call.id = 0;
+	if (err == STOPPED)
+		err = frame_find(th, &frame);
+	else
+		err = -ESRCH;
+	if (err)
+		return err;
+	atomic_store(&ctx->stub.nudged, false);
+	frame_get_regs(frame, regs);
+	get_bases(ctx, th);
+	ctx->fpu_valid = false;
+	regs->rip = ctx->call.after;
+	regs->orig_rax = (uint64_t)ctx->call.nr;
+	regs->rax = ctx->call.answered ? (uint64_t)ctx->call.answer : (uint64_t)ctx->call.nr;
+	return 0;
+}
+
+/* Can the call go on with its answer as it is? No signal is on its way to take it back, then. */
+static bool answer_suffices(const struct systrap_context *ctx)
+{
+	return !atomic_load(&ctx->stub.kick) && !atomic_load(&ctx->stub.nudged) &&
+	       !ctx->bases_dirty && !ctx->fpu_dirty;
+}
+
+enum { NOT_STARTED, RAN, CALLS, LEFT_CALL };
+
+/*
+ * Lets the stub thread run: RAN until it stopped, CALLS with @n, NOT_STARTED because a kick was
+ * due, LEFT_CALL before the answer, or -errno.
+ */
+static int run_once(struct systrap_context *ctx, struct stub_space *as, struct arch_regs *regs,
+		    struct seccomp_notif *n)
+{
+	struct systrap_platform *p = to_platform(ctx->stub.base.platform);
 	struct stub_context *sctx = &ctx->stub;
 	struct systrap_thread *th = to_thread(sctx->thread);
 	struct stub_proc *proc = th->stub.proc;
-	int err, cpu;
+	uint64_t target = (uint64_t)proc->pid << 32 | (uint32_t)th->stub.tid;
+	int ret = 0, cpu;
 
 	for (;;) {
 		if (unlikely(sctx->sync_addr || atomic_load(&proc->nr_stale))) {
-			err = stub_context_sync(sctx, as);
-			if (err)
-				return err;
+			ret = stub_context_sync(sctx, as);
+			if (ret)
+				return ret;
 		}
 		atomic_fetch_add(&proc->nr_running, 1);
 		if (unlikely(atomic_load(&proc->nr_stale))) {
@@ -286,29 +420,37 @@ static int run_once(struct systrap_context *ctx, struct stub_space *as, struct a
 		atomic_fetch_sub(&proc->nr_running, 1);
 		return -ESRCH;
 	}
-	err = write_state(ctx, regs);
-	if (err)
-		goto out;
-	atomic_store(&sctx->target, (uint64_t)proc->pid << 32 | (uint32_t)th->stub.tid);
-	if (atomic_load(&sctx->kick) && atomic_exchange(&sctx->kick, false)) {
-		atomic_store_explicit(&sctx->target, 0, memory_order_release);
-		goto out;
+	if (!ctx->call.id) {
+		ret = write_state(ctx, regs);
+		if (ret)
+			goto out;
+		atomic_store(&sctx->target, target);
+		if (atomic_load(&sctx->kick) && atomic_exchange(&sctx->kick, false)) {
+			stub_context_quiet(sctx);
+			ret = NOT_STARTED;
+			goto out;
+		}
 	}
+	if (unlikely(!atomic_load(&p->tick_ms)))
+		systrap_tick_start(p);
 	cpu = place_enter(sctx);
 	ctx->fpu_valid = false;
 	sctx->stats.enters++;
 	stub_clock_start(sctx);
-	atomic_store(&th->ctl->state, STATE_RUN);
-	if (atomic_load(&th->ctl->asleep))
-		shared_futex_wake(&th->ctl->state);
-	err = wait_stop(ctx, th);
+	if (ctx->call.id)
+		ret = hand_over_answer(ctx, th, target, n);
+	else
+		ret = hand_over(ctx, th, n);
 	stub_clock_stop(sctx);
-	atomic_store_explicit(&sctx->target, 0, memory_order_release);
-	place_exit(&to_stub_platform(sctx->base.platform)->place, cpu);
-	err = err ? err : 1;
+	stub_context_quiet(sctx);
+	place_exit(&p->stub.place, cpu);
+	if (unlikely(atomic_load(&proc->dead)))
+		ret = -ESRCH;
+	else if (ret >= 0)
+		ret = ret == IN_CALL ? CALLS : ret == STOPPED ? RAN : LEFT_CALL;
 out:
 	atomic_fetch_sub(&proc->nr_running, 1);
-	return err;
+	return ret;
 }
 
 /* Does @pte (present) allow @access? */
@@ -407,11 +549,9 @@ static int handle_stop(struct systrap_context *ctx, struct stub_space *as, struc
 	if (err)
 		return err;
 	frame_get_regs(frame, regs);
-	if (!ctx->bases_dirty && to_platform(ctx->stub.base.platform)->fsgsbase) {
-		ctx->fs_base = atomic_load_explicit(&th->ctl->fs_base, memory_order_relaxed);
-		ctx->gs_base = atomic_load_explicit(&th->ctl->gs_base, memory_order_relaxed);
-	}
+	get_bases(ctx, th);
 	frame_get_stop(th, frame, &stop);
+	atomic_store_explicit(&ctx->stub.nudged, false, memory_order_relaxed);
 	if (stop.sig == PLATFORM_KICK_SIGNAL)
 		return atomic_exchange(&ctx->stub.kick, false) ? stub_kick_trap(&ctx->stub, trap)
 							       : AGAIN;
@@ -452,9 +592,59 @@ static void context_lost(struct systrap_context *ctx)
 	if (!ctx->fpu_valid)
 		arch_fpu_init(ctx->fpu);
 	ctx->fpu_valid = true;
+	ctx->call.id = 0;
 	stub_context_quiet(&ctx->stub);
 	stub_thread_leave(ctx->stub.thread);
 	place_leave(&ctx->stub);
+}
+
+void systrap_ctx_answer(struct context *base, long result)
+{
+	struct systrap_context *ctx = to_ctx(base);
+
+	ctx->call.answered = true;
+	ctx->call.answer = result;
+}
+
+/* The thread is in a call that isn't answered: as if it had trapped. 0 or -errno. */
+static int call_trap(struct systrap_context *ctx, struct arch_regs *regs, struct trap *trap)
+{
+	int err = leave_call(ctx, regs);
+
+	if (err)
+		return err;
+	trap->kind = TRAP_SYSCALL;
+	return 0;
+}
+
+/* A call has come in @n: 0 with @trap, or -errno. */
+static int handle_call(struct systrap_context *ctx, const struct seccomp_notif *n,
+		       struct arch_regs *regs, struct trap *trap)
+{
+	call_begins(ctx, n);
+	if (!ctx->stub.base.takes_calls)
+		return call_trap(ctx, regs, trap);
+	trap->kind = TRAP_CALL;
+	trap->addr = ctx->call.after;
+	trap->nr = ctx->call.nr;
+	for (int i = 0; i < 6; i++)
+		trap->args[i] = n->data.args[i];
+	return 0;
+}
+
+/* The thread is in a call: AGAIN if it is to go on, 0 with @trap, or -errno. */
+static int resume_call(struct systrap_context *ctx, struct arch_regs *regs, struct trap *trap)
+{
+	int err;
+
+	if (!ctx->call.answered)
+		return call_trap(ctx, regs, trap);
+	if (likely(answer_suffices(ctx)))
+		return AGAIN;
+	err = leave_call(ctx, regs);
+	if (err)
+		return err;
+	return atomic_exchange(&ctx->stub.kick, false) ? stub_kick_trap(&ctx->stub, trap) : AGAIN;
 }
 
 int systrap_ctx_run(struct context *base, struct address_space *as_base, struct arch_regs *regs,
@@ -463,7 +653,8 @@ int systrap_ctx_run(struct context *base, struct address_space *as_base, struct 
 	struct systrap_context *ctx = to_ctx(base);
 	struct stub_space *as = to_stub_space(as_base);
 	struct stub_thread *th = ctx->stub.thread;
-	int ret;
+	struct seccomp_notif n;
+	int ret = AGAIN;
 
 	if (unlikely(th && atomic_load(&th->proc->dead))) {
 		context_lost(ctx);
@@ -473,15 +664,22 @@ int systrap_ctx_run(struct context *base, struct address_space *as_base, struct 
 		ret = context_attach(ctx, as);
 		if (ret)
 			return ret;
+		ret = AGAIN;
 	}
 	memset(trap, 0, sizeof(*trap));
-	do {
-		ret = run_once(ctx, as, regs);
-		if (ret > 0)
+	if (ctx->call.id)
+		ret = resume_call(ctx, regs, trap);
+	while (ret == AGAIN) {
+		ret = run_once(ctx, as, regs, &n);
+		if (ret == RAN)
 			ret = handle_stop(ctx, as, regs, trap);
-		else if (ret == 0)
+		else if (ret == CALLS)
+			ret = handle_call(ctx, &n, regs, trap);
+		else if (ret == LEFT_CALL)
+			ret = resume_call(ctx, regs, trap);
+		else if (ret == NOT_STARTED)
 			ret = stub_kick_trap(&ctx->stub, trap);
-	} while (ret == AGAIN);
+	}
 	/* Its frame makes no sense, or memory can't be mapped: nobody else shall have it. */
 	if (unlikely(ret < 0))
 		context_lost(ctx);

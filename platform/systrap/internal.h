@@ -8,6 +8,11 @@
  * stopped, and sleeps or spins until the sentry says run; then it returns from the signal with
  * whatever the sentry has put into the frame. Nothing is traced.
  *
+ * Where the host lets it, a thread's filter has a *listener* (seccomp_unotify(2)): most system
+ * calls then come to the sentry as notifications, with number and arguments and without a signal,
+ * and go on with its answer: TRAP_CALL. Registers are had by a kick, which leads the thread to the
+ * handler (context.c). The handler's own wait is a notification, too.
+ *
  *   thread:  clone -> systrap_user -> stopped <--ctx_run--> user code
  *
  * A stopped thread is parked or attached to a context. Threads end with their process only.
@@ -58,7 +63,9 @@
 #define MASTER_SLOT    1 /* its request page; 0 is the scratch page */
 #define MAX_CALLS      ((PAGE_SIZE - REQ_CALLS) / sizeof(struct stub_call))
 
-#define KICK_PATIENCE 5 /* seconds */
+#define KICK_PATIENCE 5	  /* seconds */
+#define MAX_LISTENERS 256 /* threads that have one: they cost the sentry a descriptor each */
+#define MAX_TO_CLOSE  8
 
 struct request {
 	_Atomic uint32_t seq;
@@ -78,6 +85,8 @@ struct control {
 	_Atomic uint32_t sig, bases;
 	_Atomic uint64_t frame, fs_base, gs_base;
 	uint8_t stack[24];
+	_Atomic uint32_t notify;
+	_Atomic int32_t listener;
 };
 
 _Static_assert(offsetof(struct request, seq) == REQ_SEQ, "request");
@@ -102,6 +111,8 @@ _Static_assert(offsetof(struct control, frame) == CTL_FRAME, "control");
 _Static_assert(offsetof(struct control, fs_base) == CTL_FS, "control");
 _Static_assert(offsetof(struct control, gs_base) == CTL_GS, "control");
 _Static_assert(offsetof(struct control, stack) == CTL_STACK, "control");
+_Static_assert(offsetof(struct control, notify) == CTL_NOTIFY, "control");
+_Static_assert(offsetof(struct control, listener) == CTL_LISTENER, "control");
 _Static_assert(sizeof(struct control) <= CTL_SIZE, "control");
 _Static_assert(STUB_FD_CTL == 1, "code_x86_64.S");
 _Static_assert(STUB_SCRATCH == STUB_BASE + 2 * PAGE_SIZE, "code_x86_64.S");
@@ -114,7 +125,10 @@ struct systrap_proc {
 	struct systrap_thread *coming; /* asked for with the process; spawn_lock */
 	unsigned int nr_areas;	       /* addresses used up; as->lock or unbound */
 	_Atomic int near;	       /* the CPU its leader was last put on, or -1 */
-	bool ended, reaped;	       /* p->lock: let go of by us, collected */
+	/* Descriptors for the leader to close when it does something next. Like nr_areas. */
+	int32_t to_close[MAX_TO_CLOSE];
+	unsigned int nr_to_close;
+	bool ended, reaped; /* p->lock: let go of by us, collected */
 };
 
 struct systrap_thread {
@@ -122,6 +136,8 @@ struct systrap_thread {
 	unsigned int slot; /* among the areas of the control file */
 	uaddr_t va;
 	struct control *ctl; /* the area */
+	int listener;	     /* of its filter; -1: none, it hands over by futex */
+	uint64_t stop_id;    /* the notification of the handler that waits; 0: not received yet */
 };
 
 struct systrap_context {
@@ -131,6 +147,15 @@ struct systrap_context {
 	/* fpu holds the state (always when no thread does); it is to be written to the frame */
 	bool fpu_valid, fpu_dirty;
 	void *fpu; /* arch_fpu_size() bytes */
+	/* The call that the thread waits in, outside of the handler: its registers aren't known. */
+	struct {
+		uint64_t id; /* the notification; 0: it is not in one */
+		uaddr_t after;
+		int nr;
+		bool answered;
+		long answer;
+	} call;
+	unsigned int stuck_ms; /* a kick hasn't been heeded. p->lock */
 };
 
 struct reaper {
@@ -139,8 +164,12 @@ struct reaper {
 	pthread_cond_t wake;
 	struct systrap_platform *p; /* whose it is; NULL: nobody's yet. under lock, like the rest */
 	bool started, quit;
-	int ctl_fd;	   /* the control file; the platform's later. const */
-	bool fsgsbase;	   /* const */
+	int ctl_fd;    /* the control file; the platform's later. const */
+	bool fsgsbase; /* const */
+	bool listens;  /* the host has what listeners need. const */
+	bool has_timer;
+	timer_t timer;	   /* its ticks; const once started */
+	int pidfd;	   /* the master's, -1: none. const once started */
 	int sock;	   /* to the master. const */
 	int master_sock;   /* the master's end, until it is made */
 	pid_t master;	   /* 0: none. const once started */
@@ -158,6 +187,8 @@ struct systrap_platform {
 	bool fsgsbase;
 	size_t fpu_size; /* of the kernel's image in a frame */
 	unsigned int spin;
+	_Atomic unsigned int tick_ms; /* the reaper's ticks; 0: it has none */
+	unsigned int nr_listeners;    /* spawn_lock */
 };
 
 static inline struct systrap_platform *to_platform(struct platform *p)
@@ -194,8 +225,10 @@ void shared_futex_wake(_Atomic uint32_t *word);
  */
 /* For all stubs: no call from outside of the code page. In the master. 0 or -errno. */
 int systrap_filter_install(void);
-/* Writes the filter of user threads to the code page being made at @page. */
+/* Writes the filters of user threads to the code page being made at @page. */
 void filter_write_user(void *page);
+/* Is the notification @nr at @ip the handler's, which says that the thread has stopped? */
+bool filter_is_stop(int nr, uaddr_t ip);
 
 /*
  * master.c
@@ -231,6 +264,9 @@ void reaper_adopt(struct reaper *r, struct systrap_platform *p);
 void reaper_stop(struct reaper *r);
 void systrap_proc_end(struct stub_platform *base, struct stub_proc *proc);
 void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc);
+/* User code runs, or several contexts do now: the reaper looks after them now and then. */
+void systrap_tick_start(struct systrap_platform *p);
+void systrap_crowd(struct stub_platform *base);
 
 /*
  * frame_x86_64.c: the signal frame in a thread's area
@@ -270,5 +306,6 @@ void systrap_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs
 void systrap_ctx_set_bases(struct context *base, uint64_t fs_base, uint64_t gs_base);
 void systrap_ctx_get_fpu(struct context *base, void *fpu);
 void systrap_ctx_set_fpu(struct context *base, const void *fpu);
+void systrap_ctx_answer(struct context *base, long result);
 
 #endif

@@ -8,7 +8,9 @@
 #include "platform/systrap/internal.h"
 
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -20,7 +22,13 @@
 #include "sentry/lib/physmem.h"
 
 #define THREAD_FLAGS 0x00050f00UL /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
-#define PROC_FLAGS   0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
+/* Newer than some headers. */
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS	   SECCOMP_IOW(4, __u64)
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
+#endif
+
+#define PROC_FLAGS 0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
 
 int shared_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
 {
@@ -142,10 +150,23 @@ static long clone_wait_locked(struct systrap_platform *p, struct systrap_proc *p
 	return at < 0 ? -errno : at - 4096;
 }
 
+/* Descriptors that stubs have no use for are closed on the way. */
+static size_t add_closes(struct systrap_proc *proc, size_t n)
+{
+	while (proc->nr_to_close && n < MAX_CALLS) {
+		proc->req->calls[n++] = (struct stub_call){
+			.nr = SYS_close,
+			.args = {(uint64_t)proc->to_close[--proc->nr_to_close]},
+		};
+	}
+	return n;
+}
+
 int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,
 		  size_t n)
 {
 	leader_near(systrap_of(base), to_proc(proc));
+	n = add_closes(to_proc(proc), n);
 	return request_run(systrap_of(base), to_proc(proc), n, REQ_OP_NONE);
 }
 
@@ -166,11 +187,39 @@ static void area_prepare(struct systrap_platform *p, struct systrap_proc *proc,
 	memcpy(th->ctl->stack, &stack, sizeof(stack));
 	atomic_store(&th->ctl->state, STATE_RUN);
 	atomic_store(&th->ctl->spin, p->spin);
+	atomic_store(&th->ctl->notify, p->reaper->listens && !p->spin &&
+					       p->nr_listeners < MAX_LISTENERS &&
+					       proc->nr_to_close < MAX_TO_CLOSE);
 	proc->req->calls[0] = (struct stub_call){
 		.nr = SYS_mmap,
 		.args = {th->va, AREA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 			 STUB_FD_CTL, offset},
 	};
+}
+
+/*
+ * Takes the listener that the new thread has made, if it has. What it is called is hostile; who is
+ * heard over it is checked with each notification. spawn_lock held. 0 or -errno.
+ */
+static int listener_take_locked(struct systrap_platform *p, struct systrap_proc *proc,
+				struct systrap_thread *th)
+{
+	int theirs = atomic_load(&th->ctl->listener), fd;
+
+	if (!atomic_load(&th->ctl->notify))
+		return 0;
+	fd = (int)syscall(SYS_pidfd_getfd, p->reaper->pidfd, theirs, 0);
+	if (fd < 0)
+		return -errno;
+	/* The sentry and the stub share a processor. */
+	if (ioctl(fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)) {
+		close(fd);
+		return -EBADF; /* it isn't one */
+	}
+	th->listener = fd;
+	p->nr_listeners++;
+	proc->to_close[proc->nr_to_close++] = theirs;
+	return 0;
 }
 
 /* The new thread comes to its first stop by itself. */
@@ -187,6 +236,11 @@ static int thread_wait_up(struct systrap_platform *p, struct systrap_proc *proc,
 		shared_futex_wait(&th->ctl->state, STATE_RUN, 100000000);
 	}
 	atomic_store(&th->ctl->waited, 0);
+	mutex_lock_nested(&p->spawn_lock);
+	err = listener_take_locked(p, proc, th);
+	mutex_unlock(&p->spawn_lock);
+	if (err)
+		return err;
 	err = frame_find(th, &frame);
 	if (!err && !p->fpu_size)
 		err = frame_fpu_size(th, frame, &p->fpu_size);
@@ -209,6 +263,7 @@ static struct systrap_thread *thread_ask_locked(struct systrap_platform *p,
 		return ERR_PTR(slot);
 	}
 	th->slot = (unsigned int)slot;
+	th->listener = -1;
 	th->va = STUB_AREAS + proc->nr_areas * AREA_SIZE;
 	th->stub.p = &p->stub;
 	th->stub.proc = &proc->stub;
@@ -468,6 +523,10 @@ void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc)
 	list_del(&proc->all);
 	list_for_each_entry_safe (th, tmp, &proc->stub.parked, node) {
 		stub_slot_free(p->area_slots, to_thread(th)->slot);
+		if (to_thread(th)->listener >= 0) {
+			close(to_thread(th)->listener);
+			p->nr_listeners--;
+		}
 		kfree(to_thread(th));
 	}
 	stub_slot_free(p->slots, proc->stub.slot);

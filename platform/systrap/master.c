@@ -7,6 +7,7 @@
  */
 #include "platform/systrap/internal.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -46,6 +47,9 @@ static int child_handlers(void)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		/* A call that a kick interrupts before the sentry has heard of it is made again. */
+		if (signals[i] == PLATFORM_KICK_SIGNAL)
+			action.flags |= SA_RESTART;
 		if (syscall(SYS_rt_sigaction, signals[i], &action, NULL, sizeof(all)))
 			return -errno;
 	}
@@ -131,7 +135,8 @@ int systrap_master_start(struct reaper *r)
 	 * what it had a copy of the sentry would fault in anew. ENOMEM: there are holes between.
 	 */
 	madvise((void *)ARENA_BASE, (uintptr_t)phys_ptr(PHYS_FILE_END) - ARENA_BASE, MADV_DONTFORK);
-	ret = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
+	/* The pidfd is there before the child: what that makes may be wanted before we run on. */
+	ret = syscall(SYS_clone, CLONE_PIDFD, NULL, &r->pidfd, NULL, NULL);
 	if (ret == 0)
 		child_main(&in);
 	if (ret < 0)

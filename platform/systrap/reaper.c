@@ -9,11 +9,16 @@
  */
 #include "platform/systrap/internal.h"
 
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -153,6 +158,118 @@ static void collect(struct systrap_platform *p, pid_t pid)
 		systrap_proc_free(p, proc);
 }
 
+/* ---- ticks ---- */
+
+/*
+ * While user code runs a timer interrupts the reaper now and then. It compares the processors, and
+ * ends who doesn't heed kicks, which is possible only on purpose.
+ */
+#define TICK_MS	     10	  /* with several contexts */
+#define LONG_TICK_MS 1000 /* with one */
+
+/* What matters is the EINTR it causes. */
+static void on_tick(int sig)
+{
+}
+
+static int tick_prepare(void)
+{
+	struct sigaction sa = {.sa_handler = on_tick};
+
+	sigemptyset(&sa.sa_mask);
+	return sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL) ? -errno : 0;
+}
+
+/* In the reaper. */
+static int tick_create(struct reaper *r)
+{
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = PLATFORM_KICK_SIGNAL};
+	sigset_t set;
+
+	ev._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &ev, &r->timer))
+		return -errno;
+	r->has_timer = true;
+	sigemptyset(&set);
+	sigaddset(&set, PLATFORM_KICK_SIGNAL);
+	return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static void tick_set(struct systrap_platform *p, unsigned int ms)
+{
+	struct timespec ts = {ms / 1000, (long)(ms % 1000) * 1000000};
+	struct itimerspec it = {.it_interval = ts, .it_value = ts};
+
+	atomic_store(&p->tick_ms, ms);
+	timer_settime(p->reaper->timer, 0, &it, NULL);
+}
+
+void systrap_tick_start(struct systrap_platform *p)
+{
+	unsigned int n = atomic_load_explicit(&p->stub.nr_attached, memory_order_relaxed);
+
+	tick_set(p, n > 1 ? TICK_MS : LONG_TICK_MS);
+}
+
+void systrap_crowd(struct stub_platform *base)
+{
+	struct systrap_platform *p = systrap_of(base);
+
+	if (atomic_load(&p->tick_ms) == LONG_TICK_MS)
+		tick_set(p, TICK_MS);
+}
+
+/* Looks at all contexts: does one run? p->lock held. */
+static bool tick_look_locked(struct systrap_platform *p, unsigned int ms)
+{
+	struct stub_context *ctx;
+	bool runs = false;
+
+	list_for_each_entry (ctx, &p->stub.contexts, node) {
+		struct systrap_context *sctx = container_of(ctx, struct systrap_context, stub);
+		bool due;
+
+		if (!atomic_load(&ctx->target))
+			continue;
+		runs = true;
+		due = atomic_load(&ctx->kick) || atomic_load(&ctx->nudged);
+		sctx->stuck_ms = due ? sctx->stuck_ms + ms : 0;
+		if (sctx->stuck_ms < KICK_PATIENCE * 1000 || !ctx->thread)
+			continue;
+		log_debug("systrap: a thread blocks kicks");
+		sctx->stuck_ms = 0;
+		if (!to_proc(ctx->thread->proc)->reaped)
+			kill(ctx->thread->proc->pid, SIGKILL);
+	}
+	return runs;
+}
+
+static void tick(struct systrap_platform *p)
+{
+	unsigned int ms = atomic_load(&p->tick_ms);
+	bool crowd = atomic_load(&p->stub.nr_attached) > 1, runs;
+
+	if (!ms)
+		return;
+	mutex_lock(&p->stub.lock);
+	runs = tick_look_locked(p, ms);
+	mutex_unlock(&p->stub.lock);
+	if (!runs) {
+		/* Who runs next starts them again, unless it has looked before this. */
+		tick_set(p, 0);
+		mutex_lock(&p->stub.lock);
+		runs = tick_look_locked(p, 0);
+		mutex_unlock(&p->stub.lock);
+		if (runs)
+			systrap_tick_start(p);
+		return;
+	}
+	if (crowd != (ms == TICK_MS))
+		systrap_tick_start(p);
+	if (crowd && p->stub.place.pin)
+		place_balance(&p->stub);
+}
+
 /* The platform that this is for, or NULL: there will be none. */
 static struct systrap_platform *wait_adopted(struct reaper *r)
 {
@@ -174,9 +291,14 @@ static void reap(struct reaper *r)
 	for (;;) {
 		info.si_pid = 0;
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD)) {
-			if (errno == EINTR)
-				continue;
-			break;
+			if (errno != EINTR)
+				break;
+			pthread_mutex_lock(&r->lock);
+			p = r->p;
+			pthread_mutex_unlock(&r->lock);
+			if (p)
+				tick(p);
+			continue;
 		}
 		/* Asked for only now: it need not be woken when there is a platform. */
 		p = wait_adopted(r);
@@ -196,7 +318,9 @@ static void *reaper_main(void *arg)
 	int err;
 
 	prctl(PR_SET_NAME, "systrap-reaper", 0, 0, 0);
-	err = systrap_master_start(r);
+	err = tick_create(r);
+	if (!err)
+		err = systrap_master_start(r);
 	close(r->master_sock);
 	pthread_mutex_lock(&r->lock);
 	if (err)
@@ -219,6 +343,28 @@ static void *reaper_main(void *arg)
 	return NULL;
 }
 
+/*
+ * Linux 6.11 ends the wait for a notification when there is nobody left to send one; and a
+ * container's profile may forbid to fetch listeners. KVMSBOX_STUB_NOTIFY=0 in the environment turns
+ * it off, for measurements and tests.
+ */
+static bool can_listen(void)
+{
+	const char *env = getenv("KVMSBOX_STUB_NOTIFY");
+	uint32_t action = SECCOMP_RET_USER_NOTIF;
+	unsigned int major, minor;
+	struct utsname uts;
+
+	if (env && !strcmp(env, "0"))
+		return false;
+	if (uname(&uts) || sscanf(uts.release, "%u.%u", &major, &minor) != 2 || major < 6 ||
+	    (major == 6 && minor < 11))
+		return false;
+	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action))
+		return false;
+	return syscall(SYS_pidfd_getfd, -1, 0, 0) < 0 && errno == EBADF;
+}
+
 struct reaper *reaper_start(void)
 {
 	struct reaper *r = calloc(1, sizeof(*r));
@@ -228,6 +374,11 @@ struct reaper *reaper_start(void)
 	if (!r)
 		return ERR_PTR(-ENOMEM);
 	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	r->listens = can_listen();
+	r->pidfd = -1;
+	err = tick_prepare();
+	if (err)
+		goto out_free;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock)) {
 		err = -errno;
 		goto out_free;
@@ -286,6 +437,10 @@ void reaper_stop(struct reaper *r)
 		kill(r->master, SIGKILL);
 	pthread_join(r->thread, NULL);
 	close(r->sock);
+	if (r->pidfd >= 0)
+		close(r->pidfd);
+	if (r->has_timer)
+		timer_delete(r->timer);
 	pthread_cond_destroy(&r->wake);
 	pthread_mutex_destroy(&r->lock);
 	free(r);

@@ -47,6 +47,7 @@ static const struct stub_ops ops = {
 	.thread_new = systrap_thread_new,
 	.batch = systrap_batch,
 	.pass_fd = systrap_pass_fd,
+	.crowd = systrap_crowd,
 };
 
 /* The first process goes into the pool. */
@@ -171,6 +172,7 @@ const struct platform_type systrap_platform = {
 	.ctx_set_bases = systrap_ctx_set_bases,
 	.ctx_get_fpu = systrap_ctx_get_fpu,
 	.ctx_set_fpu = systrap_ctx_set_fpu,
+	.ctx_answer = systrap_ctx_answer,
 	.ctx_rest = stub_ctx_rest,
 	.ctx_user_ns = stub_ctx_user_ns,
 };

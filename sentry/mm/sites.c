@@ -549,6 +549,19 @@ out_unlock:
 	return place;
 }
 
+bool mm_site_common(struct mm *mm, uaddr_t rip, size_t *off)
+{
+	bool found = false;
+
+	read_lock(&mm->lock);
+	for (size_t i = 0; mm->sites && i < mm->sites->nr_areas && !found; i++) {
+		*off = rip - mm->sites->areas[i]->va;
+		found = *off < CALLSTUB_CHUNK;
+	}
+	read_unlock(&mm->lock);
+	return found;
+}
+
 uaddr_t mm_site_stub(struct mm *mm)
 {
 	uaddr_t va;

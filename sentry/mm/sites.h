@@ -47,6 +47,9 @@ struct site_spot {
 /* What @rip is to do with rewritten sites. */
 enum site_place mm_site_place(struct mm *mm, uaddr_t rip, struct site_spot *spot);
 
+/* Is @rip in an area's common code? At *@off of it, then. */
+bool mm_site_common(struct mm *mm, uaddr_t rip, size_t *off);
+
 /* Address of the common code's copy for this mm; 0: nothing is rewritten. */
 uaddr_t mm_site_stub(struct mm *mm);
 /* Every site gets its bytes back and none is rewritten again. */

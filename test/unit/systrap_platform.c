@@ -5,13 +5,16 @@
 #define MORE_TESTS                                                                                 \
 	{"calls_from_stub", test_calls_from_stub, false}, {"scribble", test_scribble, false},      \
 		{"deaf", test_deaf, false}, {"tables", test_tables, false},                        \
-		{"status", test_status, false},
+		{"status", test_status, false}, {"listener", test_listener, false},                \
+		{"taken_back", test_taken_back, false},
 
 static void test_calls_from_stub(void);
 static void test_scribble(void);
 static void test_deaf(void);
 static void test_tables(void);
 static void test_status(void);
+static void test_listener(void);
+static void test_taken_back(void);
 
 #include "test/unit/stub_platform.h"
 
@@ -56,6 +59,8 @@ static void test_calls_from_stub(void)
 		{SYS_exit_group, {0}},
 		{SYS_futex, {STUB_REQUEST, FUTEX_CMP_REQUEUE, 0, 1}},
 		{SYS_futex, {STUB_REQUEST, FUTEX_LOCK_PI, 0, 0}},
+		{SYS_close, {STUB_FD_CTL}},
+		{SYS_ioctl, {STUB_FD_FIRST, 0xc0502100 /* SECCOMP_IOCTL_NOTIF_RECV */, DATA_VA}},
 	};
 	const uint8_t *at;
 	struct context *ctx;
@@ -281,6 +286,221 @@ static void test_status(void)
 	CHECK(status_has(pid, th->tid, "TracerPid:\t0"));
 	CHECK(status_has(pid, pid, "Seccomp_filters:\t1"));
 	type->ctx_destroy(ctx);
+	space_fini(&s);
+	end();
+}
+
+/* ---- calls without registers ---- */
+
+/* A context that has run as far as its first call, number 39. False: this host has no listeners. */
+static bool first_call(struct context *ctx, struct space *s, struct arch_regs *regs,
+		       struct trap *trap)
+{
+	ctx->takes_calls = true;
+	regs_init(regs, AT(calls));
+	regs->rax = 39;
+	regs->rbx = 0x1111;
+	regs->rdi = 0xd1d1d1d1d1d1;
+	regs->rsi = 0x5151;
+	regs->rdx = 0xdddd;
+	regs->r10 = 10;
+	regs->r8 = 8;
+	regs->r9 = 9;
+	run(ctx, s, regs, trap);
+	if (to_thread(to_ctx(ctx)->stub.thread)->listener >= 0)
+		return true;
+	CHECK(trap->kind == TRAP_SYSCALL);
+	printf("    skipped: no listeners here\n");
+	return false;
+}
+
+static void expect_call(const struct trap *trap, int nr)
+{
+	CHECK(trap->kind == TRAP_CALL);
+	CHECK_EQ(trap->nr, nr);
+	CHECK_EQ(trap->addr, AT(calls) + 2);
+	CHECK_EQ(trap->args[0], 0xd1d1d1d1d1d1);
+	CHECK_EQ(trap->args[1], 0x5151);
+	CHECK_EQ(trap->args[2], 0xdddd);
+	CHECK_EQ(trap->args[3], 10);
+	CHECK_EQ(trap->args[4], 8);
+	CHECK_EQ(trap->args[5], 9);
+}
+
+static void expect_registers(const struct arch_regs *regs, uint64_t rax)
+{
+	CHECK_EQ(regs->rax, rax);
+	CHECK_EQ(regs->rip, AT(calls) + 2);
+	CHECK_EQ(regs->rbx, 0x1111);
+	CHECK_EQ(regs->rdi, 0xd1d1d1d1d1d1);
+	CHECK_EQ(regs->r9, 9);
+}
+
+/* The answer of each call is the number of the next. */
+static void test_listener(void)
+{
+	static const int trapping[] = {SYS_rt_sigreturn,
+				       SYS_clone,
+				       SYS_fork,
+				       SYS_vfork,
+				       SYS_execve,
+				       SYS_exit,
+				       SYS_kill,
+				       SYS_sigaltstack,
+				       SYS_arch_prctl,
+				       SYS_exit_group,
+				       SYS_execveat,
+				       SYS_clone3,
+				       0x400,
+				       -1,
+				       -38};
+	static const int telling[] = {0,   14,	16,  33,  35,  55,  61,	 63,  129,  132,
+				      157, 159, 230, 232, 321, 323, 434, 436, 0x3ff};
+	uint64_t fs, gs;
+	struct context *ctx;
+	struct arch_regs regs;
+	struct trap trap;
+	struct space s;
+	size_t i;
+
+	begin();
+	space_init(&s);
+	ctx = new_context();
+	if (!first_call(ctx, &s, &regs, &trap))
+		goto out;
+	expect_call(&trap, 39);
+	for (i = 0; i < ARRAY_SIZE(telling); i++) {
+		type->ctx_answer(ctx, telling[i]);
+		run(ctx, &s, &regs, &trap);
+		expect_call(&trap, telling[i]);
+	}
+	for (i = 0; i < ARRAY_SIZE(trapping); i++) {
+		type->ctx_answer(ctx, trapping[i]);
+		run(ctx, &s, &regs, &trap);
+		CHECK(trap.kind == TRAP_SYSCALL);
+		CHECK_EQ((int)regs.orig_rax, trapping[i]);
+		expect_registers(&regs, (uint64_t)(long)trapping[i]);
+		regs.rax = 102;
+		run(ctx, &s, &regs, &trap);
+		expect_call(&trap, 102);
+	}
+	/* Without an answer: nothing is run. */
+	for (i = 0; i < 100; i++) {
+		run(ctx, &s, &regs, &trap);
+		CHECK(trap.kind == TRAP_SYSCALL);
+		CHECK_EQ(regs.orig_rax, 102);
+		expect_registers(&regs, 102);
+		run(ctx, &s, &regs, &trap);
+		expect_call(&trap, 102);
+	}
+	/* A kick that comes while the call is with us. */
+	type->ctx_kick(ctx);
+	type->ctx_answer(ctx, 103);
+	run(ctx, &s, &regs, &trap);
+	CHECK(trap.kind == TRAP_KICK);
+	expect_registers(&regs, 103);
+	run(ctx, &s, &regs, &trap);
+	expect_call(&trap, 103);
+	/* One that nobody answers to: later. */
+	type->ctx_kick(ctx);
+	run(ctx, &s, &regs, &trap);
+	CHECK(trap.kind == TRAP_SYSCALL);
+	run(ctx, &s, &regs, &trap);
+	CHECK(trap.kind == TRAP_KICK);
+	run(ctx, &s, &regs, &trap);
+	expect_call(&trap, 103);
+	/* New bases go with the answer. */
+	type->ctx_set_bases(ctx, 0x12345000, 0x6789a000);
+	type->ctx_answer(ctx, 104);
+	run(ctx, &s, &regs, &trap);
+	expect_call(&trap, 104);
+	run(ctx, &s, &regs, &trap);
+	CHECK(trap.kind == TRAP_SYSCALL);
+	type->ctx_get_bases(ctx, &fs, &gs);
+	CHECK_EQ(fs, 0x12345000);
+	CHECK_EQ(gs, 0x6789a000);
+out:
+	type->ctx_destroy(ctx);
+	space_fini(&s);
+	end();
+}
+
+struct tormentor {
+	struct context *ctx;
+	_Atomic bool stop;
+	unsigned int n;
+};
+
+static void *torment(void *arg)
+{
+	struct tormentor *m = arg;
+	unsigned int i;
+	cpu_set_t all;
+
+	/* Whoever has made us is bound to its stub's processor. */
+	memset(&all, 0xff, sizeof(all));
+	CHECK(!sched_setaffinity(0, sizeof(all), &all));
+
+	for (i = 0; !atomic_load(&m->stop); i++) {
+		if (i % 3)
+			type->ctx_kick(m->ctx);
+		else
+			stub_ctx_nudge(to_stub_context(m->ctx));
+		for (volatile unsigned int j = 0; j < i * 3701 % 60000;)
+			j++;
+	}
+	m->n = i;
+	return NULL;
+}
+
+/* Signals take calls back at any moment: none is lost, none is made twice. */
+static void test_taken_back(void)
+{
+	struct tormentor m = {0};
+	unsigned int called = 0, trapped = 0, kicked = 0, i;
+	int expected = 39;
+	struct arch_regs regs;
+	struct trap trap;
+	struct space s;
+	pthread_t t;
+
+	begin();
+	space_init(&s);
+	m.ctx = new_context();
+	if (!first_call(m.ctx, &s, &regs, &trap))
+		goto out;
+	CHECK(!pthread_create(&t, NULL, torment, &m));
+	for (i = 0; i < 50000 && called < 40000; i++) {
+		switch (trap.kind) {
+		case TRAP_CALL:
+			expect_call(&trap, expected);
+			called++;
+			if (i % 7 == 0)
+				break;
+			expected = 65 + (expected + 1) % 64;
+			type->ctx_answer(m.ctx, expected);
+			break;
+		case TRAP_SYSCALL:
+			CHECK_EQ(regs.orig_rax, expected);
+			trapped++;
+			expected = 65 + (expected + 1) % 64;
+			regs.rax = (uint64_t)expected;
+			break;
+		case TRAP_KICK:
+			CHECK_EQ(regs.rax, expected);
+			kicked++;
+			break;
+		default:
+			CHECK(false);
+		}
+		run(m.ctx, &s, &regs, &trap);
+	}
+	atomic_store(&m.stop, true);
+	pthread_join(t, NULL);
+	printf("    %u calls, %u traps, %u kicks of %u\n", called, trapped, kicked, m.n);
+	CHECK(called >= 1000 && trapped >= 100 && kicked >= 100);
+out:
+	type->ctx_destroy(m.ctx);
 	space_fini(&s);
 	end();
 }
