@@ -30,6 +30,19 @@
 	 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_UNTRACED |            \
 	 CLONE_CHILD_SETTID | CLONE_IO | CLONE_CLEAR_SIGHAND | CLONE_NS_FLAGS)
 
+/* A reference. Another thread group that has them can set them behind the backs of ours. */
+static struct sighand *share_actions(struct task *t, uint64_t flags)
+{
+	struct sighand *s = sighand_get(t->tg->sighand);
+
+	if (!(flags & CLONE_THREAD)) {
+		mutex_lock(&s->lock);
+		fast_action_set_locked(t, ~0UL);
+		mutex_unlock(&s->lock);
+	}
+	return s;
+}
+
 static int check_flags(struct task *t, const struct clone_params *p)
 {
 	uint64_t f = p->flags;
@@ -81,7 +94,7 @@ static int take_pieces(struct task *t, const struct clone_params *p, struct task
 	a->set_tid_size = p->set_tid_size;
 	TAKE(cred, cred_get(t->vfs.cred));
 	if (f & CLONE_SIGHAND)
-		TAKE(sighand, sighand_get(t->tg->sighand));
+		TAKE(sighand, share_actions(t, f));
 	else
 		TAKE(sighand, sighand_copy(t->tg->sighand));
 	TAKE(fs, f & CLONE_FS ? fs_context_get(t->vfs.fs) : fs_context_copy(t->vfs.fs));

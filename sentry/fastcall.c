@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -81,12 +82,27 @@ void fast_leave(struct task *t)
 
 /* ---- boxes ---- */
 
+/* Those of @s that are all 0. None if others than one thread group can set them. */
+static uint64_t default_actions(const struct sighand *s)
+{
+	static const struct ksigaction none;
+	uint64_t set = 0;
+
+	for (int signo = 1; signo <= NSIGS && refcount_read(&s->refs) == 1; signo++) {
+		if (!memcmp(&s->action[signo - 1], &none, sizeof(none)))
+			set |= SIGMASK(signo);
+	}
+	return set;
+}
+
 static void fill_info_locked(struct task *t)
 {
 	struct callinfo *info;
 	struct cred *cred = t->vfs.cred;
 	struct pid_ns *ns = task_pid_ns(t);
 	struct thread_group *parent = t->tg->parent;
+	/* Nobody sets an action between our look and what we say of it. */
+	struct sighand *s = sighand_lock(t->tg);
 
 	mutex_lock(&info_lock);
 	info = t->fast.info;
@@ -98,8 +114,10 @@ static void fill_info_locked(struct task *t)
 		atomic_store(&info->euid, cred->euid);
 		atomic_store(&info->gid, cred->gid);
 		atomic_store(&info->egid, cred->egid);
+		atomic_store(&info->default_actions, default_actions(s));
 	}
 	mutex_unlock(&info_lock);
+	mutex_unlock(&s->lock);
 }
 
 void fast_info_changed_locked(struct task *t)
@@ -115,6 +133,18 @@ void fast_info_changed(struct task *t)
 	mutex_lock(&t->kernel->tasklist);
 	fill_info_locked(t);
 	mutex_unlock(&t->kernel->tasklist);
+}
+
+void fast_action_set_locked(struct task *t, uint64_t signals)
+{
+	struct task *other;
+
+	mutex_lock(&info_lock);
+	list_for_each_entry (other, &t->tg->threads, tg_node) {
+		if (other->fast.info)
+			atomic_fetch_and(&other->fast.info->default_actions, ~signals);
+	}
+	mutex_unlock(&info_lock);
 }
 
 /* Gives @t a box in its mm. By its own thread, or before it has one. */
@@ -191,6 +221,7 @@ static enum site_wish site_wanted(int nr)
 	case SYS_geteuid:
 	case SYS_getgid:
 	case SYS_getegid:
+	case SYS_rt_sigaction:
 		return SITE_NOW;
 	}
 	if (!poller_enabled || (nr != -1 && !poller_takes(nr)))
@@ -259,6 +290,10 @@ static void fix_common(struct task *t, size_t off)
 		break;
 	case CALLSTUB_RETURNED:
 		t->regs.rip = box->after;
+		break;
+	case CALLSTUB_ANSWERING:
+		arch_callstub_unwind(off, &t->regs);
+		t->regs.rip = box->after - 2;
 		break;
 	case CALLSTUB_OUTSIDE:
 		break;

@@ -98,6 +98,12 @@ void fast_give_up(struct task *t);
 /* What the slots answer has changed. tasklist held. */
 void fast_info_changed_locked(struct task *t);
 void fast_info_changed(struct task *t);
+/*
+ * Actions of @t's thread group have been set, or are another group's as well from now on: no slot
+ * says any more that those of @signals are the default. That one has become it need not be told.
+ * sighand->lock held.
+ */
+void fast_action_set_locked(struct task *t, uint64_t signals);
 
 /* ---- between fastcall.c and poller.c ---- */
 /* Can a call of the number @nr be carried out by another thread than the task's own? */

@@ -28,6 +28,9 @@ enum callstub_where arch_callstub_where(size_t off)
 {
 	if (off >= (size_t)(callstub_end - callstub_start))
 		return CALLSTUB_OUTSIDE;
+	if (off >= (size_t)(callstub_sigaction - callstub_start))
+		return off == (size_t)(callstub_sigaction - callstub_start) ? CALLSTUB_FIRST
+									    : CALLSTUB_ANSWERING;
 	if (off >= (size_t)(callstub_taken - callstub_start))
 		return CALLSTUB_POSTED;
 	if (off >= (size_t)(callstub_returned - callstub_start) || arch_callstub_trapped(off))
@@ -41,6 +44,23 @@ enum callstub_where arch_callstub_where(size_t off)
 	if (off >= (size_t)(callstub_wait - callstub_start))
 		return CALLSTUB_POSTED;
 	return off ? CALLSTUB_UNPOSTED : CALLSTUB_FIRST;
+}
+
+void arch_callstub_unwind(size_t off, struct arch_regs *regs)
+{
+	const uint64_t in_ah = 0xd5, overflow = 0x800;
+	uint64_t saved = regs->rax >> 8 & in_ah;
+
+	if (off >= (size_t)(callstub_sigaction_saved - callstub_start) &&
+	    off < (size_t)(callstub_sigaction_back - callstub_start)) {
+		/* SETO's byte, until ADD has made it the flag again. */
+		if (off >= (size_t)(callstub_sigaction_half - callstub_start))
+			saved |= regs->eflags & overflow;
+		else if (regs->rax & 1)
+			saved |= overflow;
+		regs->eflags = (regs->eflags & ~(in_ah | overflow)) | saved;
+	}
+	regs->rax = CALLSTUB_SIGACTION;
 }
 
 bool arch_callstub_trapped(size_t off)
@@ -317,7 +337,8 @@ unsigned int arch_site_units(const struct arch_site *s)
 uint64_t arch_slot_write(const struct arch_site *s, uint64_t site_va, uint64_t slot_va,
 			 uint64_t stub_va, uint8_t *out)
 {
-	uint64_t enter = stub_va + (uint64_t)(callstub_enter - callstub_start);
+	const uint8_t *way = s->nr == CALLSTUB_SIGACTION ? callstub_sigaction : callstub_enter;
+	uint64_t enter = stub_va + (uint64_t)(way - callstub_start);
 	uint64_t after = site_va + s->start;
 	struct code c = {out, slot_va};
 	int offset = answer_offset(s->nr);

@@ -12,7 +12,8 @@
 	.balign	64
 	.globl	callstub_start, callstub_end, callstub_enter, callstub_post, callstub_wait
 	.globl	callstub_bell, callstub_bell0, callstub_refused, callstub_done, callstub_taken
-	.globl	callstub_returned
+	.globl	callstub_returned, callstub_sigaction, callstub_sigaction_saved
+	.globl	callstub_sigaction_half, callstub_sigaction_back
 callstub_start:
 callstub_enter:
 	mov	%rcx, %gs:CALLBOX_AFTER
@@ -74,8 +75,52 @@ callstub_taken:
 	jmp	1b
 2:	jmp	callstub_done
 3:	jmp	callstub_give_up
+
+	/*
+	 * rt_sigaction(sig, NULL, old, 8): without the sentry if the action is all default. libc
+	 * asks for all of them in every posix_spawn, Python when it starts. Done again from the
+	 * start as a real call if it is interrupted, or OLD can't be written.
+	 */
+callstub_sigaction:
+	mov	%rcx, %gs:CALLBOX_AFTER
+	seto	%al
+	lahf
+callstub_sigaction_saved:
+	test	%rsi, %rsi
+	jnz	2f
+	cmp	$8, %r10
+	jne	2f
+	lea	-1(%rdi), %ecx
+	cmp	$63, %ecx
+	ja	2f
+	mov	%gs:CALLINFO + CALLINFO_DEFAULT, %r11
+	bt	%rcx, %r11
+	jnc	2f
+	test	%rdx, %rdx
+	jz	1f
+	xor	%ecx, %ecx
+	mov	%rcx, (%rdx)
+	mov	%rcx, 8(%rdx)
+	mov	%rcx, 16(%rdx)
+	mov	%rcx, 24(%rdx)
+1:	mov	%gs:CALLBOX_COUNT, %rcx
+	lea	1(%rcx), %rcx
+	mov	%rcx, %gs:CALLBOX_COUNT
+	mov	%gs:CALLBOX_AFTER, %r11
+	xor	%ecx, %ecx
+	jmp	3f
+2:	lea	callstub_enter(%rip), %r11
+	mov	$CALLSTUB_SIGACTION, %ecx
+	/* On to R11, with RCX in RAX. */
+3:	add	$0x7f, %al		/* the overflow flag */
+callstub_sigaction_half:
+	sahf
+callstub_sigaction_back:
+	mov	%rcx, %rax
+	mov	%gs:CALLBOX_AFTER, %rcx
+	jmp	*%r11
 callstub_end:
 	/* An error here: it does not fit. */
-	.org	callstub_start + CALLSTUB_CHUNK, 0xcc
+	.org	callstub_start + CALLSTUB_COMMON, 0xcc
 
 	.section .note.GNU-stack, "", @progbits

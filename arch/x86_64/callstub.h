@@ -20,6 +20,7 @@
  *	done ..		answered: the result is in the box
  *	returned ..	behind SYSCALL: the result is in RAX
  *	taken ..	as wait
+ *	sigaction ..	as enter
  *
  * States of a box:
  *
@@ -48,19 +49,22 @@
 #define CALLBOX_COUNT  0x50
 #define CALLBOX_SIZE   0x100 /* a box's share of its page */
 /* struct callinfo, in the read-only page that follows the boxes' */
-#define CALLINFO      0x1000
-#define CALLINFO_PID  0x00
-#define CALLINFO_TID  0x04
-#define CALLINFO_PPID 0x08
-#define CALLINFO_UID  0x0c
-#define CALLINFO_EUID 0x10
-#define CALLINFO_GID  0x14
-#define CALLINFO_EGID 0x18
+#define CALLINFO	 0x1000
+#define CALLINFO_PID	 0x00
+#define CALLINFO_TID	 0x04
+#define CALLINFO_PPID	 0x08
+#define CALLINFO_UID	 0x0c
+#define CALLINFO_EUID	 0x10
+#define CALLINFO_GID	 0x14
+#define CALLINFO_EGID	 0x18
+#define CALLINFO_DEFAULT 0x20 /* a bit for each signal whose action is known to be all 0 */
 
 /* An area of slots: pages of code, in chunks of one second-lowest address byte each. */
-#define CALLSTUB_PAGES 4
-#define CALLSTUB_CHUNK 256 /* the first holds the common code */
-#define CALLSTUB_UNIT  32
+#define CALLSTUB_PAGES	   4
+#define CALLSTUB_CHUNK	   256
+#define CALLSTUB_COMMON	   512 /* the first of them hold the common code */
+#define CALLSTUB_UNIT	   32
+#define CALLSTUB_SIGACTION 13 /* the number of rt_sigaction */
 /* Looks at a call that is being carried out, beyond the box's budget: what 64 KiB take, copied. */
 #define CALLSTUB_PATIENCE 20000
 
@@ -82,7 +86,9 @@ struct callbox {
 /* What the slots answer from. */
 struct callinfo {
 	_Atomic uint32_t pid, tid, ppid, uid, euid, gid, egid;
-	uint32_t reserved[57];
+	uint32_t reserved;
+	_Atomic uint64_t default_actions;
+	uint64_t reserved2[27];
 };
 
 #define CALLBOX_PER_PAGE (PAGE_SIZE / CALLBOX_SIZE)
@@ -96,11 +102,14 @@ _Static_assert(offsetof(struct callbox, after) == CALLBOX_AFTER, "box");
 _Static_assert(offsetof(struct callbox, after2) == CALLBOX_AFTER2, "box");
 _Static_assert(offsetof(struct callbox, count) == CALLBOX_COUNT, "box");
 _Static_assert(offsetof(struct callinfo, egid) == CALLINFO_EGID, "info");
+_Static_assert(offsetof(struct callinfo, default_actions) == CALLINFO_DEFAULT, "info");
 
 /* The common code, copied to the start of every area. */
 extern const uint8_t callstub_start[], callstub_end[], callstub_enter[], callstub_post[];
 extern const uint8_t callstub_wait[], callstub_bell[], callstub_bell0[], callstub_refused[];
 extern const uint8_t callstub_done[], callstub_taken[], callstub_returned[];
+extern const uint8_t callstub_sigaction[], callstub_sigaction_saved[];
+extern const uint8_t callstub_sigaction_half[], callstub_sigaction_back[];
 
 /* Where in the common code an offset from its start is. */
 enum callstub_where {
@@ -111,8 +120,12 @@ enum callstub_where {
 	CALLSTUB_POSTED,   /* waiting, or given up */
 	CALLSTUB_ANSWERED, /* about to go on */
 	CALLSTUB_RETURNED, /* the same, and the result is in RAX already */
+	/* `after` is right; the number and perhaps the flags are arch_callstub_unwind's to restore */
+	CALLSTUB_ANSWERING,
 };
 enum callstub_where arch_callstub_where(size_t off);
+/* CALLSTUB_ANSWERING: RAX and the flags of @regs as they came to the common code. */
+void arch_callstub_unwind(size_t off, struct arch_regs *regs);
 /* Is @off just behind one of its SYSCALL instructions? */
 bool arch_callstub_trapped(size_t off);
 

@@ -9,13 +9,14 @@
 
 #include "sentry/mm/internal.h"
 
-#define MAX_SITES   4096
-#define MAX_AREAS   32
-#define NR_BUCKETS  256
-#define REACH	    (1900UL << 20) /* of a jump, with room for the area and the module */
-#define AREA_SIZE   (CALLSTUB_PAGES * PAGE_SIZE)
-#define AREA_UNITS  (AREA_SIZE / CALLSTUB_UNIT)
-#define CHUNK_UNITS (CALLSTUB_CHUNK / CALLSTUB_UNIT)
+#define MAX_SITES    4096
+#define MAX_AREAS    32
+#define NR_BUCKETS   256
+#define REACH	     (1900UL << 20) /* of a jump, with room for the area and the module */
+#define AREA_SIZE    (CALLSTUB_PAGES * PAGE_SIZE)
+#define AREA_UNITS   (AREA_SIZE / CALLSTUB_UNIT)
+#define CHUNK_UNITS  (CALLSTUB_CHUNK / CALLSTUB_UNIT)
+#define COMMON_UNITS (CALLSTUB_COMMON / CALLSTUB_UNIT)
 
 enum site_state { SITE_SEEN, SITE_PATCHED, SITE_REFUSED };
 
@@ -227,12 +228,12 @@ static struct area *add_area(struct mm *mm, struct mm_sites *m, uaddr_t near)
 			goto out_frames;
 		memset(phys_ptr(a->frames[i]), 0xcc, PAGE_SIZE);
 	}
-	memcpy(phys_ptr(a->frames[0]), callstub_start, CALLSTUB_CHUNK);
+	memcpy(phys_ptr(a->frames[0]), callstub_start, CALLSTUB_COMMON);
 	if (mm_map_frames_locked(mm, va, a->frames, CALLSTUB_PAGES, PROT_READ | PROT_EXEC,
 				 "[kvmsbox]"))
 		goto out_frames;
 	vma_at(mm, va)->flags |= VMA_SEALED;
-	for (i = 0; i < CHUNK_UNITS; i++)
+	for (i = 0; i < COMMON_UNITS; i++)
 		a->unit_site[i] = UINT16_MAX;
 	write_lock(&mm->pt_lock);
 	m->areas[m->nr_areas++] = a;
@@ -251,7 +252,7 @@ static unsigned int find_units(const struct area *a, const struct site *s)
 {
 	unsigned int n = arch_site_units(&s->how);
 
-	for (unsigned int u = CHUNK_UNITS; u + n <= AREA_UNITS; u += n) {
+	for (unsigned int u = COMMON_UNITS; u + n <= AREA_UNITS; u += n) {
 		bool is_free = !a->unit_site[u] && !a->unit_site[u + n - 1];
 
 		if (is_free && (u + n - 1) / CHUNK_UNITS == u / CHUNK_UNITS &&
@@ -527,7 +528,7 @@ enum site_place mm_site_place(struct mm *mm, uaddr_t rip, struct site_spot *spot
 			continue;
 		spot->at = rip - a->va;
 		index = a->unit_site[spot->at / CALLSTUB_UNIT];
-		if (spot->at < CALLSTUB_CHUNK)
+		if (spot->at < CALLSTUB_COMMON)
 			place = SITE_COMMON;
 		else if (index && index <= m->nr_sites)
 			place = slot_place(&m->sites[index - 1], rip, spot);
@@ -556,7 +557,7 @@ bool mm_site_common(struct mm *mm, uaddr_t rip, size_t *off)
 	read_lock(&mm->lock);
 	for (size_t i = 0; mm->sites && i < mm->sites->nr_areas && !found; i++) {
 		*off = rip - mm->sites->areas[i]->va;
-		found = *off < CALLSTUB_CHUNK;
+		found = *off < CALLSTUB_COMMON;
 	}
 	read_unlock(&mm->lock);
 	return found;

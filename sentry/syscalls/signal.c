@@ -31,6 +31,7 @@ long sys_rt_sigaction(struct task *t, const uint64_t *a)
 		act.mask &= ~SIG_UNBLOCKABLE;
 		act.flags &= KSA_KNOWN;
 		s->action[signo - 1] = act;
+		fast_action_set_locked(t, SIGMASK(signo));
 		/* What is ignored now is discarded, blocked or not (POSIX 3.3.1.3). */
 		if (act.handler == (uaddr_t)(uintptr_t)SIG_IGN ||
 		    (act.handler == (uaddr_t)(uintptr_t)SIG_DFL &&

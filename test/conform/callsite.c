@@ -23,6 +23,9 @@ long site_read(long fd, void *buf, long n);
 long enter_at_syscall(long nr), enter_at_cmp(long rax);
 long site_red_zone(long fd, void *buf, long n);
 long site_regs(uint64_t in[16], uint64_t out[16]);
+long site_sigaction(long sig, const void *act, void *old, long size);
+long site_sigaction_flags(long sig, const void *act, void *old, long size, uint64_t flags,
+			  uint64_t *after);
 extern char site_getpid_code[], site_cmp_syscall[], site_cmp_cmp[];
 
 __asm__(".pushsection .text.sites, \"ax\", @progbits\n"
@@ -58,7 +61,8 @@ __asm__(".pushsection .text.sites, \"ax\", @progbits\n"
 	/* A jump to what follows SYSCALL. */
 	"enter_at_cmp: mov %rdi, %rax\n	jmp site_cmp_cmp\n"
 	".balign 16\n"
-	"site_ret: mov %rdi, %rax\n	mov %rsi, %rdi\n	mov %rdx, %rsi\n	mov %rcx, %rdx\n"
+	"site_ret: mov %rdi, %rax\n	mov %rsi, %rdi\n	mov %rdx, %rsi\n	mov %rcx, "
+	"%rdx\n"
 	"	syscall\n	ret\n"
 	".balign 16\n"
 	/* Eight words below the stack pointer must survive: returns how many did. */
@@ -69,20 +73,30 @@ __asm__(".pushsection .text.sites, \"ax\", @progbits\n"
 	"	ret\n1: mov $-1, %rax\n	ret\n"
 	".balign 16\n"
 	/* lseek(-1, …) with all registers and the flags set; out: what they are afterwards. */
-	"site_regs: push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
+	"site_regs: push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	"
+	"push %r15\n"
 	"	push %rsi\n	pushq (%rdi)\n"
-	"	mov 8(%rdi), %rbx\n	mov 16(%rdi), %rbp\n	mov 24(%rdi), %r8\n	mov 32(%rdi), %r9\n"
+	"	mov 8(%rdi), %rbx\n	mov 16(%rdi), %rbp\n	mov 24(%rdi), %r8\n	mov "
+	"32(%rdi), %r9\n"
 	"	mov 40(%rdi), %r10\n	mov 48(%rdi), %r12\n	mov 56(%rdi), %r13\n"
 	"	mov 64(%rdi), %r14\n	mov 72(%rdi), %r15\n	mov 80(%rdi), %rdx\n"
 	"	mov 88(%rdi), %rsi\n	mov $-1, %rdi\n	popfq\n"
 	"	mov $8, %eax\n	syscall\n"
 	"	pushfq\n	xchg %rax, 8(%rsp)\n"
-	"	mov %rbx, 8(%rax)\n	mov %rbp, 16(%rax)\n	mov %r8, 24(%rax)\n	mov %r9, 32(%rax)\n"
+	"	mov %rbx, 8(%rax)\n	mov %rbp, 16(%rax)\n	mov %r8, 24(%rax)\n	mov %r9, "
+	"32(%rax)\n"
 	"	mov %r10, 40(%rax)\n	mov %r12, 48(%rax)\n	mov %r13, 56(%rax)\n"
 	"	mov %r14, 64(%rax)\n	mov %r15, 72(%rax)\n	mov %rdx, 80(%rax)\n"
 	"	mov %rsi, 88(%rax)\n	mov %rdi, 96(%rax)\n"
 	"	pop %rcx\n	mov %rcx, (%rax)\n	pop %rax\n"
-	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	pop %rbx\n	ret\n"
+	"	pop %r15\n	pop %r14\n	pop %r13\n	pop %r12\n	pop %rbp\n	"
+	"pop %rbx\n	ret\n"
+	".balign 16\n"
+	"site_sigaction: mov %rcx, %r10\n	mov $13, %eax\n	syscall\n	ret\n"
+	".balign 16\n"
+	/* The same, with flags; and what they are afterwards. */
+	"site_sigaction_flags: mov %rcx, %r10\n	push %r8\n	popfq\n"
+	"	mov $13, %eax\n	syscall\n	pushfq\n	popq (%r9)\n	ret\n"
 	".balign 64\n"
 	".popsection\n");
 
@@ -149,10 +163,10 @@ TEST(jump_behind_the_syscall)
 TEST(registers_and_flags_survive)
 {
 	/* CF PF AF ZF SF OF in turns, and DF off. */
-	static const uint64_t flags[] = { 0x202, 0xad7, 0x203, 0xa02, 0x246, 0x296 };
+	static const uint64_t flags[] = {0x202, 0xad7, 0x203, 0xa02, 0x246, 0x296};
 
 	for (int i = 0; i < HOT; i++) {
-		uint64_t in[16], out[16] = { 0 };
+		uint64_t in[16], out[16] = {0};
 
 		for (int j = 0; j < 16; j++)
 			in[j] = 0x0123456789abcdefULL * (unsigned int)(i + j + 1);
@@ -241,7 +255,8 @@ TEST(code_copied_elsewhere_runs)
 	/* Another function at the same address. */
 	CHECK_OK(munmap(page, PAGE));
 	CHECK_EQ((intptr_t)mmap(page, PAGE, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), (intptr_t)page);
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		 (intptr_t)page);
 	memcpy(page, copy, sizeof(copy));
 	page[1] = 110;
 	CHECK_OK(mprotect(page, PAGE, PROT_READ | PROT_EXEC));
@@ -263,7 +278,7 @@ static void on_tick(int sig UNUSED)
 
 static void start_ticks(long us)
 {
-	struct itimerval it = { { 0, us }, { 0, us } };
+	struct itimerval it = {{0, us}, {0, us}};
 
 	on_signal(SIGALRM, on_tick);
 	CHECK_OK(setitimer(ITIMER_REAL, &it, NULL));
@@ -277,7 +292,7 @@ TEST(signals_between_and_within_calls)
 	CHECK_OK(pipe(p));
 	start_ticks(500);
 	while (ticks < 200) {
-		char in[3] = { (char)made, (char)(made >> 8), 7 }, out[3] = { 0 };
+		char in[3] = {(char)made, (char)(made >> 8), 7}, out[3] = {0};
 
 		CHECK_EQ(site_getpid(), pid);
 		CHECK_EQ(site_getppid(), ppid);
@@ -325,8 +340,8 @@ TEST(long_writes_are_not_cut_short)
 
 TEST(blocked_call_is_interrupted)
 {
-	struct itimerval it = { { 0, 0 }, { 0, 20000 } };
-	struct sigaction sa = { .sa_handler = on_tick };
+	struct itimerval it = {{0, 0}, {0, 20000}};
+	struct sigaction sa = {.sa_handler = on_tick};
 	char byte;
 	int p[2];
 
@@ -352,8 +367,8 @@ static void on_write_late(int sig UNUSED)
 
 TEST(blocked_call_is_restarted)
 {
-	struct itimerval it = { { 0, 0 }, { 0, 20000 } };
-	struct sigaction sa = { .sa_handler = on_write_late, .sa_flags = SA_RESTART };
+	struct itimerval it = {{0, 0}, {0, 20000}};
+	struct sigaction sa = {.sa_handler = on_write_late, .sa_flags = SA_RESTART};
 	char byte = 0;
 	int p[2];
 
@@ -469,7 +484,7 @@ static int shared_pipe[2];
 
 static void *record_writer(void *arg)
 {
-	long record[2] = { (long)arg, 0 };
+	long record[2] = {(long)arg, 0};
 
 	for (int i = 0; i < 2000; i++) {
 		record[1] = i;
@@ -481,7 +496,7 @@ static void *record_writer(void *arg)
 
 TEST(threads_share_sites)
 {
-	long next[4] = { 0 }, record[2];
+	long next[4] = {0}, record[2];
 	pthread_t th[4];
 	void *wrong;
 
@@ -511,7 +526,7 @@ TEST(getuid_follows_setuid)
 
 TEST(gs_base_taken_by_the_program)
 {
-	static long data[4] = { 1, 2, 3, 4 };
+	static long data[4] = {1, 2, 3, 4};
 	long value;
 
 	heat();
@@ -604,4 +619,228 @@ TEST(kernel_mappings_hold)
 	for (size_t i = 0; i < n; i++)
 		CHECK_ERRNO(mprotect((void *)from[i], PAGE, PROT_NONE), EPERM);
 	heat();
+}
+
+/* ---- rt_sigaction: a kernel may know that an action is the default ---- */
+
+struct action {
+	uint64_t handler, flags, restorer, mask;
+};
+
+static const struct action no_action;
+static volatile int noted;
+
+static void note(int sig)
+{
+	noted = sig;
+}
+
+__asm__(".pushsection .text\n"
+	"site_restorer: mov $15, %eax\n	syscall\n"
+	".popsection\n");
+extern char site_restorer[];
+
+static struct action action_of(void (*handler)(int), uint64_t flags)
+{
+	return (struct action){.handler = (uintptr_t)handler,
+			       .flags = flags | 0x04000000,
+			       .restorer = (uintptr_t)site_restorer};
+}
+
+static struct action query(int sig)
+{
+	struct action old;
+
+	memset(&old, 0xff, sizeof(old));
+	CHECK_EQ(site_sigaction(sig, NULL, &old, 8), 0);
+	return old;
+}
+
+static bool is_default(int sig)
+{
+	struct action old = query(sig);
+
+	return !memcmp(&old, &no_action, sizeof(old));
+}
+
+static void heat_sigaction(void)
+{
+	for (int i = 0; i < HOT; i++)
+		CHECK(is_default(SIGUSR2));
+}
+
+TEST(default_actions_are_told)
+{
+	struct {
+		uint64_t before;
+		struct action old;
+		uint64_t behind;
+	} box;
+
+	heat_sigaction();
+	for (int sig = 1; sig <= 64; sig++) {
+		memset(&box, 0xff, sizeof(box));
+		CHECK_EQ(site_sigaction(sig, NULL, &box.old, 8), 0);
+		CHECK_EQ(box.before, ~0UL);
+		CHECK_EQ(box.behind, ~0UL);
+		CHECK_EQ(site_sigaction(sig, NULL, NULL, 8), 0);
+	}
+	/* Only the low half of the register counts. */
+	CHECK_EQ(site_sigaction(0x700000000 | SIGUSR2, NULL, &box.old, 8), 0);
+	CHECK(!memcmp(&box.old, &no_action, sizeof(no_action)));
+}
+
+TEST(sigaction_errors_are_told)
+{
+	static const long bad[] = {0, 65, 66, -1, 128, 256, 0x100000000, 0xffffffffL};
+	char *none =
+		mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct action old;
+
+	CHECK(none != MAP_FAILED);
+	CHECK_OK(munmap(none + PAGE, PAGE));
+	heat_sigaction();
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		CHECK_EQ(site_sigaction(bad[i], NULL, &old, 8), -EINVAL);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, &old, 16), -EINVAL);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, &old, 0), -EINVAL);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, (void *)8, 8), -EFAULT);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, none + PAGE, 8), -EFAULT);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, none + PAGE - 16, 8), -EFAULT);
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, (void *)0x8000000000000000, 8), -EFAULT);
+	CHECK_EQ(site_sigaction(SIGUSR2, (void *)8, &old, 8), -EFAULT);
+	/* Fresh memory, and read-only memory. */
+	memset(&old, 0, sizeof(old));
+	CHECK_OK(madvise(none, PAGE, MADV_DONTNEED));
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, none + 64, 8), 0);
+	CHECK_OK(mprotect(none, PAGE, PROT_READ));
+	CHECK_EQ(site_sigaction(SIGUSR2, NULL, none + 64, 8), -EFAULT);
+	CHECK(is_default(SIGUSR2));
+}
+
+TEST(sigaction_keeps_the_flags)
+{
+	/* Of CF PF AF ZF SF OF, all combinations; DF would be the caller's doom. */
+	static const uint64_t bits[] = {1, 4, 16, 64, 128, 2048};
+	struct action old, act = action_of(note, 0);
+	uint64_t after, flags;
+
+	heat_sigaction();
+	for (int n = 0; n < HOT / 2; n++) {
+		flags = 0x202;
+		for (int i = 0; i < 6; i++)
+			flags |= n >> i & 1 ? bits[i] : 0;
+		/* Answered; refused; for the kernel. */
+		CHECK_EQ(site_sigaction_flags(SIGUSR2, NULL, &old, 8, flags, &after), 0);
+		CHECK_EQ(after, flags);
+		CHECK_EQ(site_sigaction_flags(SIGUSR2, NULL, NULL, 8, flags, &after), 0);
+		CHECK_EQ(after, flags);
+		CHECK_EQ(site_sigaction_flags(SIGUSR2, NULL, (void *)8, 8, flags, &after), -EFAULT);
+		CHECK_EQ(after, flags);
+		CHECK_EQ(site_sigaction_flags(99, NULL, &old, 8, flags, &after), -EINVAL);
+		CHECK_EQ(after, flags);
+		CHECK_EQ(site_sigaction_flags(SIGUSR1, &act, NULL, 8, flags, &after), 0);
+		CHECK_EQ(after, flags);
+	}
+}
+
+static void *set_usr2(void *arg)
+{
+	CHECK_EQ(site_sigaction(SIGUSR2, arg, NULL, 8), 0);
+	return NULL;
+}
+
+TEST(actions_set_are_seen)
+{
+	struct action act = action_of(note, 0x40000000 /* SA_NODEFER */), old;
+	pthread_t t;
+
+	heat_sigaction();
+	CHECK_EQ(site_sigaction(SIGUSR2, &act, &old, 8), 0);
+	CHECK(!memcmp(&old, &no_action, sizeof(old)));
+	old = query(SIGUSR2);
+	CHECK(!memcmp(&old, &act, sizeof(old)));
+	CHECK(is_default(SIGUSR1));
+	CHECK_EQ(site_sigaction(SIGUSR2, &no_action, NULL, 8), 0);
+	for (int i = 0; i < HOT; i++)
+		CHECK(is_default(SIGUSR2));
+	/* By another thread, which may or may not have asked itself. */
+	for (int i = 0; i < 20; i++) {
+		CHECK(is_default(SIGUSR2));
+		CHECK(!pthread_create(&t, NULL, set_usr2, &act));
+		CHECK(!pthread_join(t, NULL));
+		old = query(SIGUSR2);
+		CHECK(!memcmp(&old, &act, sizeof(old)));
+		CHECK_EQ(site_sigaction(SIGUSR2, &no_action, NULL, 8), 0);
+	}
+	/* Ignored, and once only: what is left of that isn't nothing. */
+	act = action_of(SIG_IGN, 0);
+	CHECK_EQ(site_sigaction(SIGUSR2, &act, NULL, 8), 0);
+	CHECK(!is_default(SIGUSR2));
+	act = action_of(note, 0x80000000 /* SA_RESETHAND */);
+	CHECK_EQ(site_sigaction(SIGUSR2, &act, NULL, 8), 0);
+	CHECK_OK(raise(SIGUSR2));
+	CHECK_EQ(noted, SIGUSR2);
+	old = query(SIGUSR2);
+	CHECK_EQ(old.handler, 0);
+	CHECK_EQ(old.restorer, act.restorer);
+}
+
+static int set_usr2_in_child(void *arg)
+{
+	return (int)site_sigaction(SIGUSR2, arg, NULL, 8);
+}
+
+TEST(actions_shared_with_a_process_are_seen)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	struct action act = action_of(note, 0), old;
+	int st;
+
+	heat_sigaction();
+	for (int i = 0; i < 5; i++) {
+		/* A copy isn't shared. */
+		pid_t pid = fork();
+
+		CHECK_OK(pid);
+		if (!pid)
+			_exit((int)site_sigaction(SIGUSR2, &act, NULL, 8));
+		CHECK_EQ(waitpid(pid, &st, 0), pid);
+		CHECK_EQ(st, 0);
+		CHECK(is_default(SIGUSR2));
+		pid = clone(set_usr2_in_child, stack + sizeof(stack),
+			    CLONE_VM | CLONE_SIGHAND | SIGCHLD, &act);
+		CHECK_OK(pid);
+		CHECK_EQ(waitpid(pid, &st, 0), pid);
+		CHECK_EQ(st, 0);
+		old = query(SIGUSR2);
+		CHECK(!memcmp(&old, &act, sizeof(old)));
+		CHECK_EQ(site_sigaction(SIGUSR2, &no_action, NULL, 8), 0);
+		heat_sigaction();
+	}
+}
+
+TEST(sigaction_is_interrupted_anywhere)
+{
+	struct itimerval often = {{0, 70}, {0, 70}}, never = {{0, 0}, {0, 0}};
+	struct action old;
+	uint64_t after;
+	int64_t end;
+
+	CHECK(signal(SIGALRM, note) != SIG_ERR);
+	heat_sigaction();
+	CHECK_OK(setitimer(ITIMER_REAL, &often, NULL));
+	end = now_ms() + 500;
+	for (uint64_t n = 0; now_ms() < end; n++) {
+		uint64_t flags = 0x202 | (n & 1) | (n & 64) | (n & 128) | (n & 2048);
+
+		for (int i = 0; i < 50; i++) {
+			memset(&old, 0xff, sizeof(old));
+			CHECK_EQ(site_sigaction_flags(SIGUSR2, NULL, &old, 8, flags, &after), 0);
+			CHECK_EQ(after, flags);
+			CHECK(!memcmp(&old, &no_action, sizeof(old)));
+		}
+	}
+	CHECK_OK(setitimer(ITIMER_REAL, &never, NULL));
+	CHECK_EQ(noted, SIGALRM);
 }
