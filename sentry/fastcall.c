@@ -139,6 +139,8 @@ void fast_action_set_locked(struct task *t, uint64_t signals)
 {
 	struct task *other;
 
+	if (!rewrite_enabled)
+		return;
 	mutex_lock(&info_lock);
 	list_for_each_entry (other, &t->tg->threads, tg_node) {
 		if (other->fast.info)

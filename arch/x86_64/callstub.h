@@ -120,7 +120,7 @@ enum callstub_where {
 	CALLSTUB_POSTED,   /* waiting, or given up */
 	CALLSTUB_ANSWERED, /* about to go on */
 	CALLSTUB_RETURNED, /* the same, and the result is in RAX already */
-	/* `after` is right; the number and perhaps the flags are arch_callstub_unwind's to restore */
+	/* `after` is right; RAX and perhaps the flags are for arch_callstub_unwind to restore */
 	CALLSTUB_ANSWERING,
 };
 enum callstub_where arch_callstub_where(size_t off);
