@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
@@ -635,6 +636,30 @@ void frames_populate(gpa_t gpa, size_t n)
 		return;
 	for (size_t i = 0; i < n; i++)
 		(void)p[i * PAGE_SIZE];
+}
+
+void frames_copy(gpa_t to, const gpa_t *from, size_t n)
+{
+	struct iovec iov[64];
+	uint64_t offset;
+	int fd;
+
+	while (n) {
+		size_t k = MIN(n, ARRAY_SIZE(iov)), done;
+		ssize_t written;
+
+		for (size_t i = 0; i < k; i++)
+			iov[i] = (struct iovec){phys_ptr(from[i]), PAGE_SIZE};
+		phys_backing(to, &fd, &offset);
+		written = pwritev(fd, iov, (int)k, (off_t)offset);
+		/* Out of memory, most likely: let the fault say so. */
+		done = written < 0 ? 0 : (size_t)written / PAGE_SIZE;
+		for (size_t i = done; i < k; i++)
+			memcpy(phys_ptr(to + i * PAGE_SIZE), phys_ptr(from[i]), PAGE_SIZE);
+		to += k * PAGE_SIZE;
+		from += k;
+		n -= k;
+	}
 }
 
 uint32_t frame_refs(gpa_t gpa)

@@ -103,6 +103,11 @@ uint32_t frame_refs(gpa_t gpa);
 /* Makes the host hold @n contiguous frames of RAM from @gpa, as if they had been touched. */
 void frames_populate(gpa_t gpa, size_t n);
 /*
+ * Copies @n pages into as many contiguous frames of RAM, fresh ones: cheaper than by memcpy, whose
+ * page faults cost the host more than the copying, but our own mapping of them stays to be touched.
+ */
+void frames_copy(gpa_t to, const gpa_t *from, size_t n);
+/*
  * Which of @n contiguous frames from @gpa hold something, as mincore(2) says it: vec[i] is 1 or 0.
  * The host may also hold frames that read as zero and that nobody has touched since they were
  * handed out; these are not counted. Frames of files always are.

@@ -52,21 +52,44 @@ static struct vma *grow_stack(struct mm *mm, uaddr_t addr)
 	return v;
 }
 
-/* What copies are made into: frames in one piece, as long as they last. */
+/* Several pages to be copied: into frames in one piece, at once, if there are such. */
 struct copies {
-	gpa_t next;
-	size_t left;
+	gpa_t from[COW_MOST];
+	size_t n, used;
+	gpa_t to; /* GPA_NONE: one by one */
 };
 
+static void copies_make(struct copies *c, const struct mm *mm)
+{
+	c->to = c->n > 1 ? frame_alloc_extent(c->n) : GPA_NONE;
+	if (c->to != GPA_NONE)
+		pages_copy(mm, c->to, c->from, c->n);
+}
+
+/* Is a copy of the page at @gpa next? They are taken in the order of from[]. */
+static bool copies_have(const struct copies *c, gpa_t gpa)
+{
+	return c->used < c->n && c->from[c->used] == gpa;
+}
+
+/* That copy, or GPA_NONE. */
 static gpa_t copies_take(struct copies *c)
 {
-	gpa_t gpa = c->next;
+	size_t i = c->used++;
+	gpa_t own;
 
-	if (!c->left)
-		return frame_alloc_dirty();
-	c->left--;
-	c->next += PAGE_SIZE;
-	return gpa;
+	if (c->to != GPA_NONE)
+		return c->to + i * PAGE_SIZE;
+	own = frame_alloc_dirty();
+	if (own != GPA_NONE)
+		memcpy(phys_ptr(own), phys_ptr(c->from[i]), PAGE_SIZE);
+	return own;
+}
+
+static void copies_end(struct copies *c)
+{
+	if (c->to != GPA_NONE && c->used < c->n)
+		frame_put_range(c->to + c->used * PAGE_SIZE, c->n - c->used);
 }
 
 static bool cow_must_copy(uint64_t pte)
@@ -80,7 +103,8 @@ static int break_cow_one(struct vma *vma, uint64_t *pte, struct copies *copies)
 	uint64_t old = pte_read(pte);
 	gpa_t gpa = old & PTE_ADDR, own;
 
-	if (!cow_must_copy(old)) {
+	/* One that had to be copied a moment ago need not any more, perhaps: but it has been. */
+	if (!copies_have(copies, gpa)) {
 		if (physmem_own(gpa, 1))
 			return -ENOMEM;
 		pte_write(pte, pte_make(gpa, vma_access(vma)));
@@ -89,7 +113,6 @@ static int break_cow_one(struct vma *vma, uint64_t *pte, struct copies *copies)
 	own = copies_take(copies);
 	if (own == GPA_NONE)
 		return -ENOMEM;
-	memcpy(phys_ptr(own), phys_ptr(gpa), PAGE_SIZE);
 	pte_write(pte, pte_make(own, vma_access(vma)));
 	if (old & PTE_FILE) {
 		atomic_fetch_sub(&vma->mm->nr_file_rss, 1);
@@ -130,10 +153,10 @@ static size_t cow_window(struct vma *vma)
  */
 static int break_cow(struct vma *vma, uaddr_t addr)
 {
-	struct copies copies = {.left = 0};
+	struct copies copies;
 	struct mm *mm = vma->mm;
 	gpa_t freed[COW_MOST];
-	size_t around = cow_window(vma), nfreed = 0, n = 0;
+	size_t around = cow_window(vma), nfreed = 0;
 	uaddr_t base, end, va;
 	uint64_t *pte, old;
 	int err = 0;
@@ -141,13 +164,13 @@ static int break_cow(struct vma *vma, uaddr_t addr)
 	addr = PAGE_ALIGN_DOWN(addr);
 	base = MAX(ALIGN_DOWN(addr, around), vma->start);
 	end = MIN(ALIGN_DOWN(addr, around) + around, vma->end);
+	copies.n = copies.used = 0;
 	for (va = base; va < end; va += PAGE_SIZE) {
 		pte = cow_entry(vma, va, addr);
-		n += pte && cow_must_copy(pte_read(pte));
+		if (pte && cow_must_copy(pte_read(pte)))
+			copies.from[copies.n++] = pte_read(pte) & PTE_ADDR;
 	}
-	copies.next = n > 1 ? frame_alloc_extent(n) : GPA_NONE;
-	if (copies.next != GPA_NONE)
-		copies.left = n;
+	copies_make(&copies, mm);
 	for (va = base; va < end; va += PAGE_SIZE) {
 		pte = cow_entry(vma, va, addr);
 		if (!pte)
@@ -163,8 +186,7 @@ static int break_cow(struct vma *vma, uaddr_t addr)
 	mm->platform->type->as_invalidate(mm->as, base, end - base);
 	while (nfreed)
 		frame_put(freed[--nfreed]);
-	if (copies.left)
-		frame_put_range(copies.next, copies.left);
+	copies_end(&copies);
 	return err;
 }
 

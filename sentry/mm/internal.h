@@ -51,6 +51,8 @@ static inline bool vma_private_writable(const struct vma *vma)
 void vma_account(struct vma *vma, int sign);
 
 /* ---- pages.c ---- */
+/* Copies @n pages to fresh frames in one piece. */
+void pages_copy(const struct mm *mm, gpa_t to, const gpa_t *from, size_t n);
 /* Drops every page of [start, end): entries, caches, frames. Held. */
 void pages_unmap(struct mm *mm, uaddr_t start, uaddr_t end);
 /* The same for pages of files only, unless @even_cow. Takes pt_lock only. */

@@ -4,11 +4,23 @@
  * frames go, runs of neighbours in one call.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "sentry/mm/internal.h"
 
 #define BATCH 512
+
+void pages_copy(const struct mm *mm, gpa_t to, const gpa_t *from, size_t n)
+{
+	/* Where the guest uses our own mapping of memory, the page faults are wanted anyway. */
+	if (n > 1 && !mm->platform->type->own_memory) {
+		frames_copy(to, from, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		memcpy(phys_ptr(to + i * PAGE_SIZE), phys_ptr(from[i]), PAGE_SIZE);
+}
 
 struct batch {
 	gpa_t gpa[BATCH];

@@ -85,15 +85,20 @@ static int populate_anon(struct vma *vma, uaddr_t start, uaddr_t end)
 }
 
 /*
- * Private copies of @n pages of a file from @gpa, in one piece at @va, for each entry that is
- * unused; the references on the file's pages are dropped.
+ * Private copies of @n pages of a file (DATA_EAGER at most) from @gpa, in one piece at @va, for
+ * each entry that is unused; the references on the file's pages are dropped.
  */
 static int install_copies(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n)
 {
 	gpa_t own = n == 1 ? frame_alloc_dirty() : frame_alloc_extent(n);
+	gpa_t from[DATA_EAGER / PAGE_SIZE];
 	struct mm *mm = vma->mm;
 	size_t i;
 
+	for (i = 0; i < n; i++)
+		from[i] = gpa + i * PAGE_SIZE;
+	if (own != GPA_NONE)
+		pages_copy(mm, own, from, n);
 	for (i = 0; i < n && own != GPA_NONE; i++, va += PAGE_SIZE) {
 		uint64_t *pte = pt_ensure(&mm->pt, va);
 
@@ -103,7 +108,6 @@ static int install_copies(struct vma *vma, uaddr_t va, gpa_t gpa, size_t n)
 			frame_put(own + i * PAGE_SIZE); /* somebody was faster */
 			continue;
 		}
-		memcpy(phys_ptr(own + i * PAGE_SIZE), phys_ptr(gpa + i * PAGE_SIZE), PAGE_SIZE);
 		pte_write(pte, pte_make(own + i * PAGE_SIZE, vma_access(vma)));
 		atomic_fetch_add(&mm->nr_anon_rss, 1);
 	}
