@@ -317,19 +317,6 @@ static bool begin(void)
 	return snapshot_resume(fn.kernel, runs_here() ? runner_next() : NULL) == 0;
 }
 
-/*
- * This thread and init's take turns: where a platform has placed that, a hand-over is a context
- * switch and not the wake-up of an idle processor, which costs several times as much.
- */
-static void come_near(void)
-{
-	const struct task *t = fnk.init->leader;
-	cpu_set_t set;
-
-	if (t && t->host_tid && !sched_getaffinity(t->host_tid, sizeof(set), &set))
-		sched_setaffinity(0, sizeof(set), &set);
-}
-
 /* To the frozen state, and READY. False: this sandbox has come to its end. */
 static bool go_back(void)
 {
@@ -342,8 +329,6 @@ static bool go_back(void)
 		log_error("function: the sandbox can't be set back");
 		return false;
 	}
-	if (fn.requests <= TRAININGS)
-		come_near();
 	fn.running = false;
 	/* What comes of the body from now on goes nowhere, up to the next FN_INVOKE. */
 	fn.pending = fn.pushed = 0;
