@@ -128,6 +128,7 @@ static void stats_add(struct context_stats *sum, const struct context_stats *st)
 {
 	sum->enters += st->enters;
 	sum->syscalls += st->syscalls;
+	sum->calls += st->calls;
 	sum->faults += st->faults;
 	sum->faults_mapped += st->faults_mapped;
 	sum->exceptions += st->exceptions;
@@ -250,6 +251,7 @@ size_t stub_stats(struct stub_platform *p, struct platform_stat stats[PLATFORM_M
 	mutex_unlock(&p->lock);
 	stats[n++] = (struct platform_stat){"enters", sum.enters};
 	stats[n++] = (struct platform_stat){"system calls", sum.syscalls};
+	stats[n++] = (struct platform_stat){"system calls without registers", sum.calls};
 	stats[n++] = (struct platform_stat){"faults to the sentry", sum.faults};
 	stats[n++] = (struct platform_stat){"faults served by mapping", sum.faults_mapped};
 	stats[n++] = (struct platform_stat){"exceptions", sum.exceptions};

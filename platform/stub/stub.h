@@ -123,7 +123,7 @@ struct stub_thread {
 };
 
 struct context_stats {
-	uint64_t enters, syscalls, faults, faults_mapped, exceptions, kicks;
+	uint64_t enters, syscalls, calls, faults, faults_mapped, exceptions, kicks;
 	uint64_t injections, mmaps, munmaps, pages, moves;
 };
 

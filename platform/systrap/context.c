@@ -345,6 +345,7 @@ static void call_begins(struct systrap_context *ctx, const struct seccomp_notif 
 	ctx->call.nr = n->data.nr;
 	ctx->call.answered = false;
 	ctx->stub.stats.syscalls++;
+	ctx->stub.stats.calls++;
 }
 
 /*

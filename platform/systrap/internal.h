@@ -262,6 +262,8 @@ struct reaper *reaper_start(void);
 void reaper_adopt(struct reaper *r, struct systrap_platform *p);
 /* Everything was killed but the master. Frees @r, but leaves the control file. */
 void reaper_stop(struct reaper *r);
+/* Has this host what listeners need? */
+bool systrap_can_listen(void);
 void systrap_proc_end(struct stub_platform *base, struct stub_proc *proc);
 void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc);
 /* User code runs, or several contexts do now: the reaper looks after them now and then. */

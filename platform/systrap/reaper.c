@@ -348,7 +348,7 @@ static void *reaper_main(void *arg)
  * container's profile may forbid to fetch listeners. KVMSBOX_STUB_NOTIFY=0 in the environment turns
  * it off, for measurements and tests.
  */
-static bool can_listen(void)
+bool systrap_can_listen(void)
 {
 	const char *env = getenv("KVMSBOX_STUB_NOTIFY");
 	uint32_t action = SECCOMP_RET_USER_NOTIF;
@@ -374,7 +374,7 @@ struct reaper *reaper_start(void)
 	if (!r)
 		return ERR_PTR(-ENOMEM);
 	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
-	r->listens = can_listen();
+	r->listens = systrap_can_listen();
 	r->pidfd = -1;
 	err = tick_prepare();
 	if (err)

@@ -39,6 +39,13 @@ static int systrap_probe(char *why, size_t size)
 	return 0;
 }
 
+static const char *systrap_kind(void)
+{
+	return systrap_can_listen()
+		       ? "system calls by seccomp notification"
+		       : "system calls by signal (notification needs Linux 6.11 and pidfd_getfd)";
+}
+
 static const struct stub_ops ops = {
 	.name = "systrap",
 	.proc_new = systrap_proc_new,
@@ -153,6 +160,7 @@ static size_t systrap_stats(struct platform *base, struct platform_stat stats[PL
 const struct platform_type systrap_platform = {
 	.name = "systrap",
 	.summary = "host processes behind a seccomp filter; no privileges needed",
+	.kind = systrap_kind,
 	.rewrite_after = 8,
 	.spin = 3000,
 	.probe = systrap_probe,

@@ -180,7 +180,7 @@ static bool run_selftest(const struct platform_type *type)
 	return WIFEXITED(status) && !WEXITSTATUS(status);
 }
 
-static void kvm_details(const struct platform_type *type)
+static void kvm_details(void)
 {
 	static const struct {
 		int cap;
@@ -198,7 +198,6 @@ static void kvm_details(const struct platform_type *type)
 
 	if (kvm < 0)
 		return;
-	printf("  kind       %s\n", type->kind());
 	printf("  API        version %d\n  offers    ", ioctl(kvm, KVM_GET_API_VERSION, 0));
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++)
 		printf(" %s=%d", caps[i].name, ioctl(kvm, KVM_CHECK_EXTENSION, caps[i].cap));
@@ -248,8 +247,10 @@ int cmd_doctor(int argc, char **argv)
 
 			printf("%s: %s\n  usable     %s%s\n", type->name, type->summary,
 			       err ? "no: " : "yes", err ? why : "");
+			if (type->kind && !err)
+				printf("  kind       %s\n", type->kind());
 			if (!strcmp(type->name, "kvm"))
-				kvm_details(type);
+				kvm_details();
 			if (!err)
 				run_selftest(type);
 			printf("\n");
