@@ -4,12 +4,12 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sentry/kernel.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/world.h"
 #include "sentry/mm/sites.h"
 #include "sentry/task.h"
@@ -74,7 +74,7 @@ void fast_leave(struct task *t)
 		} else if (seen != FAST_GUEST) {
 			if (seen == FAST_AWAITED ||
 			    atomic_compare_exchange_strong(owner, &seen, FAST_AWAITED))
-				syscall(SYS_futex, owner, FUTEX_WAIT_PRIVATE, FAST_AWAITED, NULL);
+				host_futex_wait(owner, FAST_AWAITED, NULL);
 		}
 		seen = FAST_GUEST;
 	}

@@ -8,13 +8,12 @@
  *
  * Who has the lock is the loop. The runner doesn't have it while it is in the program.
  */
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sentry/function_internal.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/world.h"
 #include "sentry/task.h"
 
@@ -43,12 +42,12 @@ struct task **runner_next(void)
 
 static void minder_wake(void)
 {
-	syscall(SYS_futex, &runner.minder, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	host_futex_wake(&runner.minder, 1);
 }
 
 static void minder_wait(uint32_t state, const struct timespec *most)
 {
-	syscall(SYS_futex, &runner.minder, FUTEX_WAIT_PRIVATE, state, most, NULL, 0);
+	host_futex_wait(&runner.minder, state, most);
 }
 
 void runner_run(void)

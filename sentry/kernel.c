@@ -2,7 +2,6 @@
 /* The one kernel of a sandbox: made, waited for, torn down. */
 #include "sentry/kernel.h"
 
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -11,6 +10,7 @@
 #include "sentry/futex.h"
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/objects.h"
 
 struct kernel *the_kernel;
@@ -122,7 +122,7 @@ void kernel_thread_ended(struct kernel *k)
 		return;
 	}
 	/* The kernel may be gone by now; the word's memory isn't. */
-	syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	host_futex_wake(&k->nr_threads_running, HOST_FUTEX_ALL);
 	if (watcher)
 		syscall(SYS_tgkill, getpid(), watcher, SIGCHLD);
 }
@@ -147,11 +147,10 @@ void kernel_kill_all(struct kernel *k, int signo)
 int kernel_wait(struct kernel *k)
 {
 	for (;;) {
-		int running = atomic_load(&k->nr_threads_running);
+		uint32_t running = atomic_load(&k->nr_threads_running);
 
 		if (!running)
 			return k->exit_status;
-		syscall(SYS_futex, &k->nr_threads_running, FUTEX_WAIT_PRIVATE, running, NULL, NULL,
-			0);
+		host_futex_wait(&k->nr_threads_running, running, NULL);
 	}
 }

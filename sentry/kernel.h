@@ -29,18 +29,18 @@ struct kernel {
 	struct uts_ns *root_uts;
 	struct ipc_ns *root_ipc;
 	struct net_ns *root_net;
-	struct mnt_ns *init_mnt_ns;	/* init's; reference once it exists */
-	struct thread_group *init;	/* reference; first created process; under tasklist */
-	bool started, exited;		/* under tasklist */
-	struct list_head groups;	/* not kept: see radix of root_pid_ns */
-	int nr_tasks;			/* under tasklist: every thread alive or zombie */
-	int max_tasks;			/* --pids-limit */
-	_Atomic int nr_threads_running; /* host threads of tasks */
-	pid_t watcher;			/* thread whom SIGCHLD tells of the last one's end, or 0 */
-	struct waitq exit_wait;		/* woken when init has ended */
-	int exit_status;		/* wait status of init */
-	struct mutex users_lock;	/* LOCK_OBJECT */
-	struct list_head users;		/* struct user_counts */
+	struct mnt_ns *init_mnt_ns;	     /* init's; reference once it exists */
+	struct thread_group *init;	     /* reference; first created process; under tasklist */
+	bool started, exited;		     /* under tasklist */
+	struct list_head groups;	     /* not kept: see radix of root_pid_ns */
+	int nr_tasks;			     /* under tasklist: every thread alive or zombie */
+	int max_tasks;			     /* --pids-limit */
+	_Atomic uint32_t nr_threads_running; /* host threads of tasks; a futex */
+	pid_t watcher;		 /* thread whom SIGCHLD tells of the last one's end, or 0 */
+	struct waitq exit_wait;	 /* woken when init has ended */
+	int exit_status;	 /* wait status of init */
+	struct mutex users_lock; /* LOCK_OBJECT */
+	struct list_head users;	 /* struct user_counts */
 	cpu_set_t cpus;
 	unsigned int ncpus;
 	struct timespec boot_time; /* CLOCK_REALTIME when CLOCK_BOOTTIME was 0 */

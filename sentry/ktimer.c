@@ -9,15 +9,14 @@
  * thread starts with the first timer. Callbacks run on it without locks and must not sleep for
  * long.
  */
-#include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/log.h"
 #include "sentry/lib/world.h"
 #include "sentry/objects.h"
@@ -40,11 +39,6 @@ static struct ktimer *running;
 static __host_state bool started;
 static __host_state _Atomic uint32_t kick;    /* futex: the thread looks again when it changes */
 static __host_state _Atomic uint32_t run_seq; /* futex: a callback has ended */
-
-static void futex_wake_all(_Atomic uint32_t *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-}
 
 static int64_t to_ns(const struct timespec *ts)
 {
@@ -164,7 +158,7 @@ static int64_t run_due(void)
 			heap_insert(timer);
 		running = NULL;
 		atomic_fetch_add(&run_seq, 1);
-		futex_wake_all(&run_seq);
+		host_futex_wake(&run_seq, HOST_FUTEX_ALL);
 	}
 	return -1;
 }
@@ -187,7 +181,7 @@ static void *timer_thread(void *arg)
 			ts.tv_nsec = left % NSEC;
 			timeout = &ts;
 		}
-		syscall(SYS_futex, &kick, FUTEX_WAIT_PRIVATE, seen, timeout, NULL, 0);
+		host_futex_wait(&kick, seen, timeout);
 	}
 	return NULL;
 }
@@ -232,7 +226,7 @@ void ktimer_arm(struct ktimer *timer, const struct timespec *expires)
 	mutex_unlock(&lock);
 	if (first) {
 		atomic_fetch_add(&kick, 1);
-		futex_wake_all(&kick);
+		host_futex_wake(&kick, HOST_FUTEX_ALL);
 	}
 }
 
@@ -243,7 +237,7 @@ void ktimer_resync(void)
 		start_thread();
 	mutex_unlock(&lock);
 	atomic_fetch_add(&kick, 1);
-	futex_wake_all(&kick);
+	host_futex_wake(&kick, HOST_FUTEX_ALL);
 }
 
 void ktimer_cancel(struct ktimer *timer)
@@ -259,7 +253,7 @@ void ktimer_cancel(struct ktimer *timer)
 		/* Running: wait for its end, after which it may be armed again. */
 		seen = atomic_load(&run_seq);
 		mutex_unlock(&lock);
-		syscall(SYS_futex, &run_seq, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+		host_futex_wait(&run_seq, seen, NULL);
 		mutex_lock(&lock);
 	}
 	mutex_unlock(&lock);

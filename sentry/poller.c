@@ -30,6 +30,7 @@
 #include "sentry/fastcall.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/clock.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/mm/sites.h"
 #include "sentry/syscalls.h"
 #include "sentry/task.h"
@@ -86,11 +87,6 @@ static _Thread_local struct task *working_for;
 static _Thread_local bool handed_over;
 
 static bool start_thread(void);
-
-static void futex_wake(_Atomic uint32_t *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX);
-}
 
 /* ---- which calls ---- */
 
@@ -433,7 +429,7 @@ void poller_note_bell(struct task *t, bool given_up)
 	atomic_store(&poll.bells.n, 0);
 	atomic_store(&poll.avoid, sched_getcpu());
 	if (!atomic_exchange(&poll.wanted, 1))
-		futex_wake(&poll.wanted);
+		host_futex_wake(&poll.wanted, HOST_FUTEX_ALL);
 	if (!atomic_exchange(&poll.started, true) && !start_thread())
 		atomic_store(&poll.started, false);
 }
@@ -443,7 +439,7 @@ void poller_note_bell(struct task *t, bool given_up)
 static void release(struct task *t)
 {
 	if (atomic_exchange(&t->fast.owner, FAST_GUEST) == FAST_AWAITED)
-		futex_wake(&t->fast.owner);
+		host_futex_wake(&t->fast.owner, HOST_FUTEX_ALL);
 }
 
 /* An answer that user code can't take from the box: its own thread will. */
@@ -624,13 +620,13 @@ static void *poller_thread(void *unused)
 		uint32_t vacant = 1;
 
 		if (!atomic_compare_exchange_strong(&poll.vacant, &vacant, 0)) {
-			syscall(SYS_futex, &poll.vacant, FUTEX_WAIT_PRIVATE, 0, NULL);
+			host_futex_wait(&poll.vacant, 0, NULL);
 			continue;
 		}
 		for (;;) {
 			handed_over = false;
 			if (!atomic_load(&poll.wanted)) {
-				syscall(SYS_futex, &poll.wanted, FUTEX_WAIT_PRIVATE, 0, NULL);
+				host_futex_wait(&poll.wanted, 0, NULL);
 				continue;
 			}
 			poll_for_a_while();
@@ -671,7 +667,7 @@ void poller_blocks(void)
 	set_spin(0);
 	atomic_store(&poll.wanted, 0);
 	atomic_store(&poll.vacant, 1);
-	if (!syscall(SYS_futex, &poll.vacant, FUTEX_WAKE_PRIVATE, 1))
+	if (!host_futex_wake(&poll.vacant, 1))
 		start_thread();
 }
 

@@ -7,18 +7,13 @@
  * task_block looks at the hint after prepare, so neither kind of wake-up is lost.
  */
 #include <linux/futex.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/task.h"
-
-static long host_futex(_Atomic uint32_t *word, int op, uint32_t val, const struct timespec *until)
-{
-	return syscall(SYS_futex, word, op, val, until, NULL, FUTEX_BITSET_MATCH_ANY);
-}
 
 void task_block_prepare(struct task *t)
 {
@@ -34,7 +29,7 @@ bool task_interrupted(struct task *t)
 void task_wake(struct task *t)
 {
 	if (atomic_exchange(&t->wake, 1) == 0)
-		host_futex(&t->wake, FUTEX_WAKE_PRIVATE, 1, NULL);
+		host_futex_wake(&t->wake, 1);
 }
 
 /* What ends a wait that only a deadly signal may. */
@@ -45,11 +40,8 @@ static bool must_give_up(struct task *t)
 
 static int block(struct task *t, int clock, const struct timespec *deadline, bool killable_only)
 {
-	int op = FUTEX_WAIT_BITSET_PRIVATE;
 	int ret = 0;
 
-	if (clock == CLOCK_REALTIME)
-		op |= FUTEX_CLOCK_REALTIME;
 	atomic_store(&t->state, killable_only ? TASK_DISKSLEEP : TASK_SLEEPING);
 	t->nvcsw++;
 	poller_blocks();
@@ -58,7 +50,7 @@ static int block(struct task *t, int clock, const struct timespec *deadline, boo
 			ret = -ERESTARTSYS;
 			break;
 		}
-		if (host_futex(&t->wake, op, 0, deadline) < 0 && errno == ETIMEDOUT) {
+		if (host_futex_wait_until(&t->wake, 0, clock, deadline) == -ETIMEDOUT) {
 			ret = -ETIMEDOUT;
 			break;
 		}
@@ -86,7 +78,7 @@ int task_block_killable(struct task *t)
 void task_wait_wake(struct task *t)
 {
 	while (!atomic_load(&t->wake))
-		host_futex(&t->wake, FUTEX_WAIT_BITSET_PRIVATE, 0, NULL);
+		host_futex_wait(&t->wake, 0, NULL);
 }
 
 static bool task_waiter_fn(struct waiter *w, uint32_t events)

@@ -3,17 +3,16 @@
  * The run loop: the host thread of a task enters user code, and serves what comes out.
  */
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sentry/freezer.h"
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/syscalls.h"
 #include "sentry/task_internal.h"
 
@@ -214,8 +213,7 @@ static struct task *next_task(const struct platform_type *pt)
 	parked.n++;
 	pthread_mutex_unlock(&parked.lock);
 	while (!atomic_load(&me.wakeup)) {
-		if (syscall(SYS_futex, &me.wakeup, FUTEX_WAIT_PRIVATE, 0, &patience, NULL, 0) &&
-		    errno == ETIMEDOUT && parked_remove(&me))
+		if (host_futex_wait(&me.wakeup, 0, &patience) == -ETIMEDOUT && parked_remove(&me))
 			return NULL;
 	}
 	return me.task;
@@ -240,7 +238,7 @@ static bool start_parked(struct task *t)
 		return false;
 	p->task = t;
 	atomic_store(&p->wakeup, 1);
-	syscall(SYS_futex, &p->wakeup, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	host_futex_wake(&p->wakeup, 1);
 	return true;
 }
 

@@ -11,7 +11,6 @@
 #include "platform/kvm/internal.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/clock.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/log.h"
 
 #define WAIT_SLICE_NS 5000000
@@ -69,7 +69,7 @@ static void pass_on_locked(struct kvm_platform *p, struct vcpu *v)
 	give(v, w->ctx);
 	w->v = v;
 	atomic_fetch_add(&w->ctx->wait_word, 1);
-	syscall(SYS_futex, &w->ctx->wait_word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	host_futex_wake(&w->ctx->wait_word, 1);
 }
 
 /* Takes @v (BUSY) away from @victim, with its state safe in memory. */
@@ -183,9 +183,7 @@ static int wait_in_line(struct kvm_platform *p, struct kvm_context *ctx, struct 
 			break;
 		}
 		mutex_unlock(&p->pool_lock);
-		err = (int)syscall(SYS_futex, &ctx->wait_word, FUTEX_WAIT_PRIVATE, word, &slice,
-				   NULL, 0);
-		err = err < 0 ? -errno : 0;
+		err = host_futex_wait(&ctx->wait_word, word, &slice);
 		mutex_lock(&p->pool_lock);
 		if (!w->v && err == -ETIMEDOUT)
 			hurry_locked(p);

@@ -15,12 +15,12 @@
 #include "platform/kvm/internal.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/log.h"
 
 #define RFLAGS_KERNEL	   0x2
@@ -386,7 +386,7 @@ static void leave(struct vcpu *v, struct kvm_address_space *as)
 	atomic_store(&v->in_guest, NULL);
 	if (unlikely(atomic_load(&as->watchers))) {
 		atomic_fetch_add(&as->left, 1);
-		syscall(SYS_futex, &as->left, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+		host_futex_wake(&as->left, HOST_FUTEX_ALL);
 	}
 }
 
@@ -517,6 +517,6 @@ void kvm_ctx_kick(struct context *base)
 		vcpu_interrupt(v);
 	if (atomic_load(&ctx->waiting)) {
 		atomic_fetch_add(&ctx->wait_word, 1);
-		syscall(SYS_futex, &ctx->wait_word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		host_futex_wake(&ctx->wait_word, 1);
 	}
 }

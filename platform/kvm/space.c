@@ -19,15 +19,14 @@
 #include "platform/kvm/internal.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sentry/lib/arena.h"
 #include "sentry/lib/err.h"
+#include "sentry/lib/hostfutex.h"
 #include "sentry/lib/log.h"
 
 #define ENTRIES_EACH	8    /* changed entries of one table that are stored one by one */
@@ -190,7 +189,7 @@ static void shoot_down(struct kvm_address_space *as, uint64_t gen)
 
 			if (!is_inside(v, as, gen))
 				break;
-			syscall(SYS_futex, &as->left, FUTEX_WAIT_PRIVATE, left, NULL, NULL, 0);
+			host_futex_wait(&as->left, left, NULL);
 		}
 	}
 	atomic_fetch_sub(&as->watchers, 1);

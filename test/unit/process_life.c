@@ -13,7 +13,7 @@
 
 static struct world w;
 
-static void wait_running(int n)
+static void wait_running(uint32_t n)
 {
 	for (int i = 0; i < 10000 && w.k->nr_threads_running != n; i++)
 		usleep(1000);
