@@ -318,6 +318,17 @@ static int hand_over(struct systrap_context *ctx, struct systrap_thread *th,
 	return listen_for(ctx, th, n);
 }
 
+/* The thread runs, or is about to: kicks find it, and ticks come. */
+static void set_target(struct systrap_context *ctx, uint64_t target)
+{
+	struct systrap_platform *p = to_platform(ctx->stub.base.platform);
+
+	atomic_store(&ctx->stub.target, target);
+	/* Looked at behind that: who stops them looks for targets again afterwards. */
+	if (unlikely(!atomic_load(&p->tick_ms)))
+		systrap_tick_start(p);
+}
+
 /* The call has been answered: the same from there. TAKEN_BACK: it has been left. */
 static int hand_over_answer(struct systrap_context *ctx, struct systrap_thread *th, uint64_t target,
 			    struct seccomp_notif *n)
@@ -331,7 +342,7 @@ static int hand_over_answer(struct systrap_context *ctx, struct systrap_thread *
 		return TAKEN_BACK;
 	}
 	ctx->call.id = 0;
-	atomic_store(&ctx->stub.target, target);
+	set_target(ctx, target);
 	if (atomic_load(&ctx->stub.kick))
 		syscall(SYS_tgkill, (pid_t)(target >> 32), (pid_t)target, PLATFORM_KICK_SIGNAL);
 	return listen_for(ctx, th, n);
@@ -361,7 +372,7 @@ static int leave_call(struct systrap_context *ctx, struct arch_regs *regs)
 	int err;
 
 	/* If it doesn't heed this, the reaper sees so. */
-	atomic_store(&ctx->stub.target, (uint64_t)pid << 32 | (uint32_t)tid);
+	set_target(ctx, (uint64_t)pid << 32 | (uint32_t)tid);
 	stub_ctx_nudge(&ctx->stub);
 	err = listen_for(ctx, th, &n);
 	stub_context_quiet(&ctx->stub);
@@ -425,15 +436,13 @@ static int run_once(struct systrap_context *ctx, struct stub_space *as, struct a
 		ret = write_state(ctx, regs);
 		if (ret)
 			goto out;
-		atomic_store(&sctx->target, target);
+		set_target(ctx, target);
 		if (atomic_load(&sctx->kick) && atomic_exchange(&sctx->kick, false)) {
 			stub_context_quiet(sctx);
 			ret = NOT_STARTED;
 			goto out;
 		}
 	}
-	if (unlikely(!atomic_load(&p->tick_ms)))
-		systrap_tick_start(p);
 	cpu = place_enter(sctx);
 	ctx->fpu_valid = false;
 	sctx->stats.enters++;
