@@ -361,8 +361,8 @@ def main():
             s.proc.kill()
     if counts["not ok"]:
         with open(work + "/serve.log", errors="replace") as log:
-            for line in log.readlines()[-40:]:
-                print("#", line.rstrip()[:300])
+            for line in [l for l in log if '"outcome":"ok"' not in l][-60:]:
+                print("#", line.rstrip()[:400])
     print(f"{counts['ok']} passed, {counts['not ok']} failed, 0 skipped")
     return counts["not ok"] != 0
 
