@@ -343,6 +343,12 @@ static bool needs_registers(int nr)
 	return false;
 }
 
+bool fast_may_answer(struct task *t, long result)
+{
+	return !atomic_load(&t->sigpending_hint) && !atomic_load(&t->mm->oom) && result >= -4095 &&
+	       !(result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK);
+}
+
 enum fast_call fast_call_begin(struct task *t, const struct trap *trap)
 {
 	struct callbox *box = t->fast.box;

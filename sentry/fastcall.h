@@ -87,6 +87,8 @@ enum fast_call {
 	FAST_CALL_TRAP, /* it can't be, without registers */
 };
 enum fast_call fast_call_begin(struct task *t, const struct trap *trap);
+/* Can @t's program go on with @result, or has its own thread to see to something first? */
+bool fast_may_answer(struct task *t, long result);
 /* Such a call was made, fast.result_pending is set, and now there are registers. */
 void fast_call_finish(struct task *t);
 /* @child begins with @t's registers: a box for it too, if its mm has rewritten sites. */

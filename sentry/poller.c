@@ -496,8 +496,7 @@ static void serve(struct task *t)
 	atomic_store_explicit(&poller_served,
 			      atomic_load_explicit(&poller_served, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
-	if (atomic_load(&t->sigpending_hint) || atomic_load(&t->mm->oom) ||
-	    (ret < -4095 || (ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK))) {
+	if (!fast_may_answer(t, ret)) {
 		leave_result(t, ret);
 		kick = true;
 	} else {

@@ -80,14 +80,13 @@ static int run_user(struct task *t, struct trap *trap)
 }
 
 /*
- * The program waits in a call, with its registers. True: it can go on with fast.result. False: they
- * are wanted, for the call, or if it is @made, for a signal or the like after it.
+ * The program waits in a call, and its registers with it. True: it can go on with fast.result.
+ * False: they are wanted, for the call, or if it is @made, for a signal or the like after it.
  */
 static bool make_call(struct task *t, const struct trap *trap, bool *made)
 {
 	bool trace = t->kernel->strace.enabled;
 	enum fast_call what = fast_call_begin(t, trap);
-	long ret;
 
 	if (what == FAST_CALL_TRAP)
 		return false;
@@ -95,19 +94,15 @@ static bool make_call(struct task *t, const struct trap *trap, bool *made)
 		t->syscall_nr = trap->nr;
 		if (trace)
 			strace_enter(t, trap->nr, trap->args);
-		ret = syscall_carry_out(t, trap->nr, trap->args);
+		t->fast.result = syscall_carry_out(t, trap->nr, trap->args);
 		if (trace)
-			strace_exit(t, trap->nr, trap->args, ret);
+			strace_exit(t, trap->nr, trap->args, t->fast.result);
 		t->syscall_nr = -1;
 		t->fast.nr = (uint64_t)trap->nr;
-		t->fast.result = ret;
 		t->fast.result_pending = true;
 	}
 	*made = true;
-	ret = t->fast.result;
-	return !atomic_load(&t->sigpending_hint) && !freezer_active() &&
-	       !atomic_load_explicit(&t->mm->oom, memory_order_relaxed) && ret >= -4095 &&
-	       !(ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK);
+	return !freezer_active() && fast_may_answer(t, t->fast.result);
 }
 
 /* One trip into user code, over all calls that it can make on the way, and what it leads to. */

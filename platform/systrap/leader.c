@@ -22,13 +22,13 @@
 #include "sentry/lib/physmem.h"
 
 #define THREAD_FLAGS 0x00050f00UL /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
+#define PROC_FLAGS   0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
+
 /* Newer than some headers. */
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS	   SECCOMP_IOW(4, __u64)
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1UL
 #endif
-
-#define PROC_FLAGS 0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
 
 int shared_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
 {
