@@ -84,20 +84,28 @@ long syscall_carry_out(struct task *t, long nr, const uint64_t *a)
 	return ret;
 }
 
-void syscall_dispatch(struct task *t)
+long syscall_make(struct task *t, long nr, const uint64_t *a)
 {
-	long nr = arch_syscall_nr(&t->regs), ret;
 	bool trace = t->kernel->strace.enabled;
-	uint64_t a[6];
+	long ret;
 
-	for (unsigned int i = 0; i < 6; i++)
-		a[i] = arch_syscall_arg(&t->regs, i);
 	t->syscall_nr = nr;
 	if (trace)
 		strace_enter(t, nr, a);
 	ret = syscall_carry_out(t, nr, a);
 	if (trace)
 		strace_exit(t, nr, a, ret);
+	return ret;
+}
+
+void syscall_dispatch(struct task *t)
+{
+	long nr = arch_syscall_nr(&t->regs), ret;
+	uint64_t a[6];
+
+	for (unsigned int i = 0; i < 6; i++)
+		a[i] = arch_syscall_arg(&t->regs, i);
+	ret = syscall_make(t, nr, a);
 	/* These have set the registers themselves, and are never restarted. */
 	if (ret == SYSCALL_REGS_SET)
 		t->syscall_nr = -1;

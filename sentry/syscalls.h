@@ -42,6 +42,8 @@ extern _Atomic uint64_t syscall_counts[SYSCALL_MAX];
 void syscall_dispatch(struct task *t);
 /* The call @nr itself, counted: its result, ERESTART* and SYSCALL_REGS_SET included. */
 long syscall_carry_out(struct task *t, long nr, const uint64_t *a);
+/* The same by @t's own thread, which is in it (syscall_nr) and traces it: --strace. */
+long syscall_make(struct task *t, long nr, const uint64_t *a);
 
 /* --stats: calls by name, with how often. */
 void syscall_print_counts(int fd);

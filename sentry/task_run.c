@@ -85,18 +85,12 @@ static int run_user(struct task *t, struct trap *trap)
  */
 static bool make_call(struct task *t, const struct trap *trap, bool *made)
 {
-	bool trace = t->kernel->strace.enabled;
 	enum fast_call what = fast_call_begin(t, trap);
 
 	if (what == FAST_CALL_TRAP)
 		return false;
 	if (what == FAST_CALL_MAKE) {
-		t->syscall_nr = trap->nr;
-		if (trace)
-			strace_enter(t, trap->nr, trap->args);
-		t->fast.result = syscall_carry_out(t, trap->nr, trap->args);
-		if (trace)
-			strace_exit(t, trap->nr, trap->args, t->fast.result);
+		t->fast.result = syscall_make(t, trap->nr, trap->args);
 		t->syscall_nr = -1;
 		t->fast.nr = (uint64_t)trap->nr;
 		t->fast.result_pending = true;
