@@ -219,9 +219,12 @@ struct task *task_alloc(const struct task_args *args);
 int task_publish(struct task *t, struct thread_group *parent) __must_check;
 /* Starts the host thread, which takes over the caller's reference. 0 or -EAGAIN. */
 int task_start(struct task *t) __must_check;
-/* The same for a task that ran before and was discarded by the freezer. */
+/* The same for a task that ran before and was discarded, by the freezer or in task_run_here. */
 int task_resume(struct task *t) __must_check;
-/* The same on the calling thread, up to its end or until it is discarded. */
+/*
+ * The same on the calling thread, up to its end or until it is discarded. In the latter case nobody
+ * but the calling thread resumes it, here or elsewhere.
+ */
 void task_run_here(struct task *t);
 /*
  * Set by who wants to know that a task is about to end: called on its thread. True: it need not,

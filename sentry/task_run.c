@@ -264,15 +264,17 @@ static bool park(struct task *t)
 }
 
 /* Is @t's end that of the sandbox's request, which sets all back? Then it is discarded, too. */
-static bool is_last_exit(struct task *t)
+static bool is_last_exit(struct task *t, bool again)
 {
 	if (!task_last_exit || !task_last_exit(t))
 		return false;
-	leave_context(t);
+	if (!again)
+		leave_context(t);
 	return true;
 }
 
-static void run_task(struct task *t)
+/* @again: if it is discarded, it will be resumed here or by this thread. */
+static void run_task(struct task *t, bool again)
 {
 	struct kernel *k = t->kernel;
 	const struct platform_type *pt = k->platform->type;
@@ -290,7 +292,7 @@ static void run_task(struct task *t)
 			continue;
 		else if (signal_deliver(t))
 			run_once(t);
-		else if (is_last_exit(t))
+		else if (is_last_exit(t, again))
 			discarded = true;
 		else
 			break;
@@ -310,12 +312,8 @@ static void run_task(struct task *t)
 
 void task_run_here(struct task *t)
 {
-	const struct platform_type *pt = t->kernel->platform->type;
-
 	freezer_task_begins();
-	run_task(t);
-	if (pt->thread_idle)
-		pt->thread_idle();
+	run_task(t, true);
 }
 
 static void *task_thread(void *arg)
@@ -324,7 +322,7 @@ static void *task_thread(void *arg)
 	const struct platform_type *pt = t->kernel->platform->type;
 
 	for (; t; t = next_task(pt))
-		run_task(t);
+		run_task(t, false);
 	return NULL;
 }
 
@@ -345,6 +343,7 @@ int task_resume(struct task *t)
 	pthread_t thread;
 	int err;
 
+	leave_context(t);
 	freezer_task_begins();
 	if (start_parked(t))
 		return 0;
