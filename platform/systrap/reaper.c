@@ -365,6 +365,14 @@ bool systrap_can_listen(void)
 	return syscall(SYS_pidfd_getfd, -1, 0, 0) < 0 && errno == EBADF;
 }
 
+static void wait_started(struct reaper *r)
+{
+	pthread_mutex_lock(&r->lock);
+	while (!r->started)
+		pthread_cond_wait(&r->wake, &r->lock);
+	pthread_mutex_unlock(&r->lock);
+}
+
 struct reaper *reaper_start(void)
 {
 	struct reaper *r = calloc(1, sizeof(*r));
@@ -395,8 +403,14 @@ struct reaper *reaper_start(void)
 	stub_block_signals(&old);
 	err = -pthread_create(&r->thread, NULL, reaper_main, r);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (!err)
+	if (!err) {
+		/*
+		 * Before we fill the processor for a millisecond: the master comes up on another
+		 * meanwhile, and there is less of us to be copied.
+		 */
+		wait_started(r);
 		return r;
+	}
 	pthread_cond_destroy(&r->wake);
 	pthread_mutex_destroy(&r->lock);
 	close(r->ctl_fd);
@@ -418,17 +432,8 @@ void reaper_adopt(struct reaper *r, struct systrap_platform *p)
 	pthread_mutex_unlock(&r->lock);
 }
 
-static void wait_started(struct reaper *r)
-{
-	pthread_mutex_lock(&r->lock);
-	while (!r->started)
-		pthread_cond_wait(&r->wake, &r->lock);
-	pthread_mutex_unlock(&r->lock);
-}
-
 void reaper_stop(struct reaper *r)
 {
-	wait_started(r);
 	pthread_mutex_lock(&r->lock);
 	r->quit = true;
 	pthread_cond_broadcast(&r->wake);
