@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fork's copy of an address space. A copy-on-write fault costs some hundred times a page copy, and
- * write-protecting the parent makes it fault as well. So a process with few resident private pages
- * has them copied outright, its own table untouched; a large one shares them copy-on-write.
+ * write-protecting the parent makes it fault as well. So a process with one thread and few resident
+ * private pages has them copied outright, its own table untouched; others share them copy-on-write.
  */
 #include <errno.h>
 #include <string.h>
@@ -176,8 +176,10 @@ struct mm *mm_fork(struct mm *old)
 	if (IS_ERR(mm))
 		return mm;
 	write_lock(&old->lock);
-	outright = atomic_load(&old->nr_anon_rss) <= mm_fork_copy_pages ||
-		   resident_anon(old, 0, USER_TOP, mm_fork_copy_pages) <= mm_fork_copy_pages;
+	/* Nobody else writes to what is being copied: else it might show the later of two stores. */
+	outright = refcount_read(&old->users) == 1 &&
+		   (atomic_load(&old->nr_anon_rss) <= mm_fork_copy_pages ||
+		    resident_anon(old, 0, USER_TOP, mm_fork_copy_pages) <= mm_fork_copy_pages);
 	for (n = rb_first(&old->vmas); n && !err; n = rb_next(n))
 		err = copy_vma(rb_entry(n, struct vma, node), mm, outright, &protected);
 	if (protected) {

@@ -10,9 +10,9 @@
 
 #include "test/conform/conform.h"
 
-#define MOMENT	 400 /* ms */
-#define RW	 (PROT_READ | PROT_WRITE)
-#define ANON	 (MAP_PRIVATE | MAP_ANONYMOUS)
+#define MOMENT 400 /* ms */
+#define RW     (PROT_READ | PROT_WRITE)
+#define ANON   (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
 
@@ -264,7 +264,8 @@ static void take_zero(void)
 static void *read_zero(void *arg UNUSED)
 {
 	while (!stop) {
-		unsigned long before = phase, value = *(volatile unsigned long *)page, after = phase;
+		unsigned long before = phase, value = *(volatile unsigned long *)page,
+			      after = phase;
 
 		if (before != after || !(before & 1))
 			continue;
@@ -285,23 +286,49 @@ TEST(dontneed_under_fire)
 
 /* ---- fork while others write ---- */
 
+/* Each has two counters: in one cache line, in one page, in two pages. */
 #define WRITERS 3
-#define STRIDE	(PAGE / sizeof(long))
+#define APART	(2 * PAGE / sizeof(long))
 
+static const size_t distance[WRITERS] = {1, PAGE / sizeof(long) - 1, PAGE / sizeof(long)};
 static volatile long *counters;
+
+static volatile long *counter(int writer, int which)
+{
+	return counters + writer * APART + which * distance[writer];
+}
 
 static void *count_always(void *arg)
 {
-	volatile long *c = counters + (long)arg * STRIDE;
+	volatile long *first = counter((int)(long)arg, 0), *second = counter((int)(long)arg, 1);
 
-	/* c[1] follows c[0]: nobody may see it ahead of it, or behind by more than one. */
+	/* The second follows the first: nobody may see it ahead, or behind by more than one. */
 	for (long i = 1; !stop; i++) {
-		if (c[0] != i - 1 || c[1] != i - 1)
-			FAIL("writer %ld: %ld, %ld instead of %ld", (long)arg, c[0], c[1], i - 1);
-		c[0] = i;
-		c[1] = i;
+		if (*first != i - 1 || *second != i - 1)
+			FAIL("writer %ld: %ld, %ld instead of %ld", (long)arg, *first, *second,
+			     i - 1);
+		*first = i;
+		*second = i;
 	}
 	return NULL;
+}
+
+static void look_at_copy(void)
+{
+	long copy[WRITERS][2];
+
+	for (int i = 0; i < WRITERS; i++) {
+		copy[i][0] = *counter(i, 0);
+		copy[i][1] = *counter(i, 1);
+		if (copy[i][0] - copy[i][1] > 1 || copy[i][0] < copy[i][1])
+			FAIL("writer %d: the copy is torn: %ld, %ld", i, copy[i][0], copy[i][1]);
+	}
+	burn();
+	for (int i = 0; i < WRITERS; i++) {
+		if (*counter(i, 0) != copy[i][0] || *counter(i, 1) != copy[i][1])
+			FAIL("the parent writes to the child's copy");
+		*counter(i, 0) = -1;
+	}
 }
 
 TEST(fork_under_fire)
@@ -310,28 +337,14 @@ TEST(fork_under_fire)
 	pthread_t t[WRITERS];
 	int rounds = 0;
 
-	counters = (long *)CHECK_OK(mmap(NULL, WRITERS * PAGE, RW, ANON, -1, 0));
+	counters = (long *)CHECK_OK(mmap(NULL, WRITERS * 2 * PAGE, RW, ANON, -1, 0));
 	for (long i = 0; i < WRITERS; i++)
 		CHECK_ZERO(pthread_create(&t[i], NULL, count_always, (void *)i));
 	while (now_ms() < end || rounds < 3) {
 		pid_t pid = FORK();
 
 		if (!pid) {
-			long copy[WRITERS][2];
-
-			for (int i = 0; i < WRITERS; i++) {
-				copy[i][0] = counters[i * STRIDE];
-				copy[i][1] = counters[i * STRIDE + 1];
-				if (copy[i][0] - copy[i][1] > 1 || copy[i][0] < copy[i][1])
-					FAIL("the copy is torn: %ld, %ld", copy[i][0], copy[i][1]);
-			}
-			burn();
-			for (int i = 0; i < WRITERS; i++) {
-				if (counters[i * STRIDE] != copy[i][0] ||
-				    counters[i * STRIDE + 1] != copy[i][1])
-					FAIL("the parent writes to the child's copy");
-				counters[i * STRIDE] = -1;
-			}
+			look_at_copy();
 			_exit(0);
 		}
 		JOIN(pid);
@@ -427,12 +440,13 @@ TEST(vectors_survive_fork)
 		unsigned long want[4] = {n, n * 3, n * 5, n * 7}, out[4];
 		long ret;
 
-		__asm__ volatile("movdqu (%1), %%xmm3\n\tmovdqu 16(%1), %%xmm12\n\tmov %3, %%eax\n\t"
-				 "syscall\n\t"
-				 "movdqu %%xmm3, (%2)\n\tmovdqu %%xmm12, 16(%2)\n\t"
-				 : "=&a"(ret)
-				 : "r"(want), "r"(out), "i"(SYS_fork)
-				 : "rcx", "r11", "xmm3", "xmm12", "memory");
+		__asm__ volatile(
+			"movdqu (%1), %%xmm3\n\tmovdqu 16(%1), %%xmm12\n\tmov %3, %%eax\n\t"
+			"syscall\n\t"
+			"movdqu %%xmm3, (%2)\n\tmovdqu %%xmm12, 16(%2)\n\t"
+			: "=&a"(ret)
+			: "r"(want), "r"(out), "i"(SYS_fork)
+			: "rcx", "r11", "xmm3", "xmm12", "memory");
 		if (ret < 0 || memcmp(want, out, sizeof(want)))
 			FAIL("fork %ld: registers differ", ret);
 		if (!ret)
