@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +17,8 @@
 
 /* How often the memory limit is looked at while one is set. */
 #define MEMORY_CHECK_MS 50
+/* How often at freed memory while there is much. */
+#define SETTLE_MS 1000
 
 static struct forward_args fw;
 static _Atomic bool timed_out;
@@ -116,6 +119,12 @@ bool forward_watch_memory(struct kernel *k)
 	return true;
 }
 
+/* Called where memory is freed. */
+static void wake_watcher(void)
+{
+	syscall(SYS_tgkill, getpid(), fw.kernel->watcher, SIGCHLD);
+}
+
 void forward_prepare(const struct forward_args *args)
 {
 	sigset_t set;
@@ -125,6 +134,7 @@ void forward_prepare(const struct forward_args *args)
 	sigaddset(&set, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	fw.kernel->watcher = gettid();
+	physmem_on_hoard(wake_watcher);
 }
 
 static uint64_t ms_since(const struct timespec *start)
@@ -136,7 +146,7 @@ static uint64_t ms_since(const struct timespec *start)
 			  (now.tv_nsec - start->tv_nsec) / 1000000);
 }
 
-/* Looks at the clock and the memory limit. Returns the milliseconds until it should again. */
+/* Looks at the clock, at freed memory and the memory limit. Returns the milliseconds until it should again. */
 static uint64_t watch_limits(const struct timespec *start)
 {
 	uint64_t left = 3600 * 1000, elapsed = fw.timeout_ms ? ms_since(start) : 0;
@@ -152,6 +162,8 @@ static uint64_t watch_limits(const struct timespec *start)
 			left = fw.timeout_ms - elapsed;
 		}
 	}
+	if (physmem_settle())
+		left = MIN(left, (uint64_t)SETTLE_MS);
 	physmem_limits(&pm);
 	if (pm.limit) {
 		left = MIN(left, (uint64_t)MEMORY_CHECK_MS);

@@ -4,10 +4,11 @@
  *
  * Frames are handed out in three ways, from cheapest to dearest: from a small stack of freed frames
  * that are still resident (zeroed by hand), from free extents (read as zero), and from space never
- * used before. What is resident of a freed extent is given back to the host, unless it is little:
- * then it is zeroed and kept, and the next process that dies and is born again costs the host
- * nothing. Space is opened in chunks that double in size,
- * each announced to the listener (KVM makes a memory slot of it).
+ * used before. What is resident of a freed extent is zeroed and kept if there is room for it, else
+ * given back to the host. The room is little at first and grows by what is given back and then asked
+ * for again, so that processes that are born and die cost the host no memory any more. Space is
+ * opened in chunks that double in size, each announced to the listener (KVM makes a memory slot of
+ * it).
  *
  * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies
  * when both are free. What links them lies in a sparse table of its own: the frames are not
@@ -90,6 +91,7 @@ int physmem_init(size_t limit)
 		goto out_fd;
 	mutex_init(&pm->lock, LOCK_PHYSMEM);
 	pm->limit = limit;
+	pm->keep = KEPT_MIN;
 	pm->next = PAGE_SIZE;
 	pm->next_file = PHYS_FILE_BASE;
 	physmem = pm;
@@ -336,11 +338,28 @@ static size_t kept_count(gpa_t gpa, size_t n, bool clear)
 	return count;
 }
 
+/* How much the room for kept frames may grow to. */
+static size_t most_kept(const struct physmem *pm)
+{
+	size_t most = KEPT_MAX;
+
+	if (pm->limit)
+		most = MIN(most, pm->limit / PAGE_SIZE / KEPT_OF_LIMIT);
+	return MAX(most, KEPT_MIN);
+}
+
 /* @n frames from @gpa are no longer free. */
 static void kept_taken(struct physmem *pm, gpa_t gpa, size_t n, bool clear)
 {
-	if (pm->nr_kept)
-		pm->nr_kept -= kept_count(gpa, n, clear);
+	size_t had = pm->nr_kept ? kept_count(gpa, n, clear) : 0, missed;
+
+	pm->nr_kept -= had;
+	pm->turns++;
+	missed = MIN(n - had, pm->given);
+	if (!missed || !phys_host.tell)
+		return;
+	pm->given -= missed;
+	pm->keep = MIN(pm->keep + missed, most_kept(pm));
 }
 
 static _Atomic long fail_at;
@@ -497,56 +516,99 @@ static bool drop(gpa_t gpa)
 }
 
 /*
- * Zeroes what is resident of @n frames from @gpa, if that is worth keeping. @vec then says which.
+ * Which of @n frames from @gpa are to be zeroed before they are kept: in @vec. Few are all taken for
+ * resident. Returns how many.
  */
-static bool zero_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
+static size_t find_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
 {
 	size_t resident = 0;
 
 	if (n <= ZERO_ALL) {
 		memset(vec, 1, n);
-		memset(phys_ptr(gpa), 0, n * PAGE_SIZE);
-		return true;
+		return n;
 	}
-	if (n > EXTENT_MAX)
-		return false;
 	physmem_incore(gpa, n, vec);
-	for (size_t i = 0; i < n; i++)
-		resident += vec[i] & 1;
-	if (resident > KEPT_OF_RUN)
-		return false;
 	for (size_t i = 0; i < n; i++) {
-		if (vec[i] & 1)
-			memset(phys_ptr(gpa + i * PAGE_SIZE), 0, PAGE_SIZE);
+		vec[i] &= 1;
+		resident += vec[i];
 	}
+	return resident;
+}
+
+/* Zeroes what @vec says. Reading maps them many at a time, a write would each by itself. */
+static void zero_resident(gpa_t gpa, size_t n, const unsigned char vec[EXTENT_MAX])
+{
+	size_t i, run;
+
+	for (i = 0; i < n; i += run) {
+		run = 1;
+		if (!vec[i])
+			continue;
+		while (i + run < n && vec[i + run])
+			run++;
+		if (run > ZERO_ALL)
+			madvise(phys_ptr(gpa + i * PAGE_SIZE), run * PAGE_SIZE, MADV_POPULATE_READ);
+		memset(phys_ptr(gpa + i * PAGE_SIZE), 0, run * PAGE_SIZE);
+	}
+}
+
+/* Has the hoard begun just now? pm->lock held. */
+static bool hoard_begins(struct physmem *pm)
+{
+	if (pm->hoards || pm->nr_kept <= KEPT_MIN || !phys_host.tell)
+		return false;
+	pm->hoards = true;
 	return true;
+}
+
+/* Gives [gpa, gpa+n frames), EXTENT_MAX at most, to the free lists, and what isn't kept back. */
+static void release_extent(gpa_t gpa, size_t n, size_t room)
+{
+	bool lent = phys_lent.map && physmem_any_lent(gpa, n), keep, tell;
+	struct physmem *pm = physmem;
+	unsigned char vec[EXTENT_MAX];
+	size_t resident = find_resident(gpa, n, vec);
+
+	keep = !lent && resident <= room;
+	if (keep)
+		zero_resident(gpa, n, vec);
+	else
+		physmem_punch(gpa, n);
+	mutex_lock(&pm->lock);
+	free_extent_locked(pm, gpa, n);
+	(void)kept_count(gpa, n, true);
+	for (size_t i = 0; keep && i < n; i++) {
+		if (vec[i])
+			physmem_kept_set((uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
+	}
+	if (!keep && !lent)
+		pm->given = MIN(pm->given + resident, KEPT_MAX);
+	pm->turns++;
+	tell = hoard_begins(pm);
+	mutex_unlock(&pm->lock);
+	if (tell)
+		phys_host.tell();
 }
 
 /* Gives [gpa, gpa+n frames) to the free lists, and back to the host what isn't kept. */
 static void release_run(gpa_t gpa, size_t n)
 {
 	struct physmem *pm = physmem;
-	unsigned char vec[EXTENT_MAX];
-	bool keep = __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED) < KEPT_FRAMES &&
-		    !(phys_lent.map && physmem_any_lent(gpa, n)) && zero_resident(gpa, n, vec);
+	size_t part;
 
-	if (!keep)
-		physmem_punch(gpa, n);
-	mutex_lock(&pm->lock);
-	free_extent_locked(pm, gpa, n);
-	(void)kept_count(gpa, n, true);
-	for (size_t i = 0; keep && i < n; i++) {
-		if (vec[i] & 1)
-			physmem_kept_set((uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
-	}
-	mutex_unlock(&pm->lock);
 	atomic_fetch_sub_explicit(&pm->frames, n, memory_order_relaxed);
+	for (; n; n -= part, gpa += part * PAGE_SIZE) {
+		size_t kept_now = __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED);
+		size_t keep = __atomic_load_n(&pm->keep, __ATOMIC_RELAXED);
+
+		part = MIN(n, (size_t)EXTENT_MAX);
+		release_extent(gpa, part, keep - MIN(keep, kept_now));
+	}
 }
 
-/* Gives back what free frames keep resident. */
-static void give_back_kept(struct physmem *pm)
+/* Gives back what free frames keep resident. pm->lock held. */
+static void give_back_locked(struct physmem *pm)
 {
-	mutex_lock(&pm->lock);
 	for (unsigned int order = 0; order < NR_ORDERS && pm->nr_kept; order++) {
 		for (uint32_t f = pm->free[order]; f && pm->nr_kept; f = (uint32_t)links[f].next) {
 			size_t n = kept_count((gpa_t)f << PAGE_SHIFT, 1UL << order, true);
@@ -562,7 +624,31 @@ static void give_back_kept(struct physmem *pm)
 		physmem_punch(gpa, 1);
 		free_extent_locked(pm, gpa, 1);
 	}
+	pm->keep = KEPT_MIN;
+	pm->given = 0;
+	pm->hoards = false;
+}
+
+void physmem_on_hoard(void (*tell)(void))
+{
+	phys_host.tell = tell;
+}
+
+bool physmem_settle(void)
+{
+	struct physmem *pm = physmem;
+	bool again;
+
+	mutex_lock(&pm->lock);
+	again = pm->nr_kept > KEPT_MIN;
+	pm->hoards = again;
+	if (again && pm->looked == pm->turns) {
+		give_back_locked(pm);
+		again = false;
+	}
+	pm->looked = pm->turns;
 	mutex_unlock(&pm->lock);
+	return again;
 }
 
 void frame_put(gpa_t gpa)
@@ -598,6 +684,16 @@ void frame_put_range(gpa_t gpa, size_t n)
 	}
 	if (i > start)
 		release_run(gpa + start * PAGE_SIZE, i - start);
+}
+
+bool frames_are_warm(gpa_t gpa, size_t n)
+{
+	bool warm;
+
+	mutex_lock(&physmem->lock);
+	warm = kept_count(gpa, n, false) == n;
+	mutex_unlock(&physmem->lock);
+	return warm;
 }
 
 void frames_resident(gpa_t gpa, size_t n, unsigned char *vec)
@@ -703,15 +799,22 @@ void physmem_limits(struct physmem_stats *st)
 
 bool physmem_over_limit(void)
 {
+	struct physmem *pm = physmem;
 	struct physmem_stats st;
+	uint64_t bound;
 
-	/* Frames handed out bound what can be resident: no host call while they are few. */
-	if (!physmem->limit || atomic_load(&physmem->frames) * PAGE_SIZE <= physmem->limit)
+	if (!pm->limit)
+		return false;
+	/* What can be resident, but for a few: no host call while that is little. */
+	bound = atomic_load(&pm->frames) + __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED);
+	if (bound * PAGE_SIZE <= pm->limit)
 		return false;
 	physmem_stats(&st);
 	if (st.resident <= st.limit)
 		return false;
-	give_back_kept(physmem);
+	mutex_lock(&pm->lock);
+	give_back_locked(pm);
+	mutex_unlock(&pm->lock);
 	physmem_stats(&st);
 	return st.resident > st.limit;
 }

@@ -117,6 +117,18 @@ void frames_resident(gpa_t gpa, size_t n, unsigned char *vec);
 long frame_fail_at(long n);
 /* Drops one reference on each of @n frames from @gpa: one host call per freed run. */
 void frame_put_range(gpa_t gpa, size_t n);
+/* Does the host hold all @n contiguous frames from @gpa, which come from one frame_alloc_extent? */
+bool frames_are_warm(gpa_t gpa, size_t n);
+
+/*
+ * Freed memory that comes and goes is kept, up to 64 MiB, as long as it does: @tell is called when
+ * there is more of it than a little, from whichever thread that freed some, with any locks held.
+ * From then on physmem_settle is to be called about once a second until it returns false: it gives
+ * all back to the host when none has come or gone since the last time. NULL, as it is at first: it
+ * is never more than a little.
+ */
+void physmem_on_hoard(void (*tell)(void));
+bool physmem_settle(void);
 
 struct physmem_stats {
 	uint64_t limit;	   /* bytes, 0: none */

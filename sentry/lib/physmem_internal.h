@@ -9,7 +9,8 @@
 #include "sentry/lib/physmem.h"
 
 #ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#define MADV_POPULATE_READ  22 /* Linux 5.14 */
+#define MADV_POPULATE_WRITE 23
 #endif
 
 #define NR_FRAMES  (PHYS_RAM_SIZE >> PAGE_SHIFT)
@@ -21,12 +22,13 @@
  */
 #define VIEW_BASE	 0x300000000000UL
 #define FIRST_CHUNK	 (64UL << 20)
-#define EXTENT_MAX	 512  /* frames: 2 MiB */
-#define WARM_FRAMES	 1024 /* freed and still resident: 4 MiB */
-#define KEPT_FRAMES	 512  /* resident in free extents: 2 MiB */
-#define KEPT_OF_RUN	 64   /* more in one piece are given back */
-#define ZERO_ALL	 8    /* so few are zeroed without asking which are resident */
-#define NR_ORDERS	 10   /* free extents of 2^0 … 2^9 frames */
+#define EXTENT_MAX	 512   /* frames: 2 MiB */
+#define WARM_FRAMES	 1024  /* freed and still resident: 4 MiB */
+#define KEPT_MIN	 512UL   /* may be resident in free extents: 2 MiB */
+#define KEPT_MAX	 16384UL /* the same where memory comes and goes: 64 MiB */
+#define KEPT_OF_LIMIT	 8     /* but no more than an eighth of the memory limit */
+#define ZERO_ALL	 8     /* so few are zeroed without asking which are resident */
+#define NR_ORDERS	 10    /* free extents of 2^0 … 2^9 frames */
 #define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
 #define TABLES_SIZE	 (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
@@ -48,7 +50,12 @@ struct physmem {
 	uint32_t free[NR_ORDERS]; /* frame number of the first block, 0: none */
 	gpa_t warm[WARM_FRAMES];
 	size_t nr_warm;
-	size_t nr_kept; /* bits in kept[] of free frames */
+	size_t nr_kept;	 /* bits in kept[] of free frames */
+	size_t keep;	 /* so many may be */
+	size_t given;	 /* given back because of that, and not asked for since */
+	uint64_t turns;	 /* extents that came or went */
+	uint64_t looked; /* turns at the last physmem_settle */
+	bool hoards;	 /* more than KEPT_MIN are kept, and somebody has been told */
 	_Atomic uint64_t frames;
 	struct phys_file files[PHYS_MAX_FILES];
 	size_t nr_files;
@@ -61,6 +68,7 @@ struct phys_host {
 	int statm;    /* /proc/self/statm, where there is no memory file */
 	gpa_t opened; /* announced up to here; under physmem->lock */
 	struct physmem_listener *listener;
+	void (*tell)(void); /* see physmem_on_hoard */
 	int file_fds[PHYS_MAX_FILES];
 	uint64_t file_windows[MAX_FILE_WINDOWS / 64]; /* announced; atomic */
 };

@@ -44,6 +44,16 @@ static size_t anon_run(struct mm *mm, uaddr_t va, uaddr_t end, const uint64_t *p
 	return n;
 }
 
+/* Copies @n pages, RESIDENT_WINDOW at most, of which both sides are contiguous. */
+static void copy_pages(const struct mm *mm, gpa_t to, gpa_t gpa, size_t n)
+{
+	gpa_t from[RESIDENT_WINDOW];
+
+	for (size_t i = 0; i < n; i++)
+		from[i] = gpa + i * PAGE_SIZE;
+	pages_copy(mm, to, from, n);
+}
+
 /*
  * Copies the resident ones of @n pages from @gpa to the child at @va. The child gets an extent for
  * the whole run: what the parent never touched costs it no memory, and no fault later. A run that
@@ -80,8 +90,7 @@ static int copy_run(struct vma *child, uaddr_t va, gpa_t gpa, size_t n)
 			continue;
 		while (i + run < last && (vec[i + run] & 1))
 			run++;
-		memcpy(phys_ptr(own + (i - first) * PAGE_SIZE), phys_ptr(gpa + i * PAGE_SIZE),
-		       run * PAGE_SIZE);
+		copy_pages(mm, own + (i - first) * PAGE_SIZE, gpa + i * PAGE_SIZE, run);
 	}
 	for (i = first; i < last; i++) {
 		uint64_t e = pte_make(own + (i - first) * PAGE_SIZE, vma_access(child));

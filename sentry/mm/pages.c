@@ -14,7 +14,7 @@
 void pages_copy(const struct mm *mm, gpa_t to, const gpa_t *from, size_t n)
 {
 	/* Where the guest uses our own mapping of memory, the page faults are wanted anyway. */
-	if (n > 1 && !mm->platform->type->own_memory) {
+	if (n > 1 && !mm->platform->type->own_memory && !frames_are_warm(to, n)) {
 		frames_copy(to, from, n);
 		return;
 	}

@@ -189,7 +189,7 @@ TEST(rbtree_random)
 			unsigned int seen = 0, last = 0;
 
 			CHECK(black_height(root.node) > 0);
-			rb_for_each(n, &root) {
+			rb_for_each (n, &root) {
 				struct item *x = rb_entry(n, struct item, node);
 
 				CHECK(x->in && (!seen || x->key > last));
@@ -251,6 +251,83 @@ TEST(physmem_extents_and_references)
 	frame_put_range(f, 512);
 	physmem_stats(&b);
 	CHECK(a.frames == b.frames);
+}
+
+/* Four extents of 2 MiB each, which must read as zero, written to all over and freed. */
+static void come_and_go(void)
+{
+	enum { EXTENTS = 4, FRAMES = 512 };
+	gpa_t gpa[EXTENTS];
+
+	for (int i = 0; i < EXTENTS; i++) {
+		gpa[i] = frame_alloc_extent(FRAMES);
+		CHECK(gpa[i] != GPA_NONE);
+		for (int k = 0; k < FRAMES; k++) {
+			uint64_t *p = phys_ptr(gpa[i] + (gpa_t)k * PAGE_SIZE);
+
+			CHECK(!p[0] && !p[PAGE_SIZE / sizeof(*p) - 1]);
+			p[0] = p[PAGE_SIZE / sizeof(*p) - 1] = 1;
+		}
+	}
+	for (int i = 0; i < EXTENTS; i++)
+		frame_put_range(gpa[i], FRAMES);
+}
+
+static int told;
+
+static void count_tell(void)
+{
+	told++;
+}
+
+TEST(physmem_hoard)
+{
+	struct physmem_stats st;
+	gpa_t gpa;
+	int i;
+
+	/* Nobody would give it back: little is kept, however often. */
+	for (i = 0; i < 4; i++)
+		come_and_go();
+	CHECK(physmem->nr_kept <= KEPT_MIN);
+
+	physmem_on_hoard(count_tell);
+	for (i = 0; i < 4; i++)
+		come_and_go();
+	CHECK(physmem->nr_kept >= 2048 && physmem->nr_kept <= physmem->keep);
+	CHECK(told == 1);
+	gpa = frame_alloc_extent(512);
+	CHECK(frames_are_warm(gpa, 512) && !*(uint64_t *)phys_ptr(gpa));
+	frame_put_range(gpa, 512);
+
+	/* Somebody still does; then nobody does. */
+	CHECK(physmem_settle());
+	come_and_go();
+	CHECK(physmem_settle());
+	CHECK(!physmem_settle());
+	CHECK(!physmem->nr_kept && !physmem->nr_warm);
+	physmem_stats(&st);
+	CHECK(st.resident <= st.frames * PAGE_SIZE);
+	CHECK(!physmem_settle());
+	gpa = frame_alloc_extent(512);
+	CHECK(!frames_are_warm(gpa, 512));
+	frame_put_range(gpa, 512);
+
+	/* It begins anew. */
+	for (i = 0; i < 4; i++)
+		come_and_go();
+	CHECK(told == 2);
+
+	/* A limit on memory limits this, too. */
+	CHECK(physmem_settle() && !physmem_settle());
+	physmem->limit = 8192 * PAGE_SIZE;
+	for (i = 0; i < 6; i++)
+		come_and_go();
+	CHECK(physmem->nr_kept > KEPT_MIN && physmem->nr_kept <= 8192 / KEPT_OF_LIMIT);
+	physmem->limit = 0;
+	(void)!physmem_settle();
+	CHECK(!physmem_settle());
+	physmem_on_hoard(NULL);
 }
 
 static int woken;
