@@ -146,7 +146,10 @@ static uint64_t ms_since(const struct timespec *start)
 			  (now.tv_nsec - start->tv_nsec) / 1000000);
 }
 
-/* Looks at the clock, at freed memory and the memory limit. Returns the milliseconds until it should again. */
+/*
+ * Looks at the clock, at freed memory and the memory limit. Returns the milliseconds until it should
+ * again.
+ */
 static uint64_t watch_limits(const struct timespec *start)
 {
 	uint64_t left = 3600 * 1000, elapsed = fw.timeout_ms ? ms_since(start) : 0;

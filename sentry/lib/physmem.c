@@ -5,10 +5,10 @@
  * Frames are handed out in three ways, from cheapest to dearest: from a small stack of freed frames
  * that are still resident (zeroed by hand), from free extents (read as zero), and from space never
  * used before. What is resident of a freed extent is zeroed and kept if there is room for it, else
- * given back to the host. The room is little at first and grows by what is given back and then asked
- * for again, so that processes that are born and die cost the host no memory any more. Space is
- * opened in chunks that double in size, each announced to the listener (KVM makes a memory slot of
- * it).
+ * given back to the host. The room is little at first and grows by what is given back and then
+ * asked for again, so that processes that are born and die cost the host no memory any more. Space
+ * is opened in chunks that double in size, each announced to the listener (KVM makes a memory slot
+ * of it).
  *
  * Free extents are a buddy system: aligned blocks of 2^0 … 2^9 frames, joined with their buddies
  * when both are free. What links them lies in a sparse table of its own: the frames are not
@@ -516,8 +516,8 @@ static bool drop(gpa_t gpa)
 }
 
 /*
- * Which of @n frames from @gpa are to be zeroed before they are kept: in @vec. Few are all taken for
- * resident. Returns how many.
+ * Which of @n frames from @gpa are to be zeroed before they are kept: in @vec. Few are all taken
+ * for resident. Returns how many.
  */
 static size_t find_resident(gpa_t gpa, size_t n, unsigned char vec[EXTENT_MAX])
 {

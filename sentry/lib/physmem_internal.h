@@ -22,13 +22,13 @@
  */
 #define VIEW_BASE	 0x300000000000UL
 #define FIRST_CHUNK	 (64UL << 20)
-#define EXTENT_MAX	 512   /* frames: 2 MiB */
-#define WARM_FRAMES	 1024  /* freed and still resident: 4 MiB */
-#define KEPT_MIN	 512UL   /* may be resident in free extents: 2 MiB */
+#define EXTENT_MAX	 512	 /* frames: 2 MiB */
+#define WARM_FRAMES	 1024	 /* freed and still resident: 4 MiB */
+#define KEPT_MIN	 512UL	 /* may be resident in free extents: 2 MiB */
 #define KEPT_MAX	 16384UL /* the same where memory comes and goes: 64 MiB */
-#define KEPT_OF_LIMIT	 8     /* but no more than an eighth of the memory limit */
-#define ZERO_ALL	 8     /* so few are zeroed without asking which are resident */
-#define NR_ORDERS	 10    /* free extents of 2^0 … 2^9 frames */
+#define KEPT_OF_LIMIT	 8	 /* but no more than an eighth of the memory limit */
+#define ZERO_ALL	 8	 /* so few are zeroed without asking which are resident */
+#define NR_ORDERS	 10	 /* free extents of 2^0 … 2^9 frames */
 #define FILE_USE_WINDOW	 (64UL << 20)
 #define MAX_FILE_WINDOWS ((PHYS_FILE_END - PHYS_FILE_BASE) / FILE_USE_WINDOW)
 #define TABLES_SIZE	 (1UL << 30) /* for 512 GiB of mappings, all address spaces together */
