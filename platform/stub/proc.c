@@ -63,13 +63,13 @@ int stub_bind_locked(struct stub_space *as)
 		err = p->ops->proc_new(p, &proc);
 		if (err)
 			return err;
-		stub_proc_forget(proc);
 	}
 	mutex_lock_nested(&p->lock);
 	list_add(&proc->node, &p->procs);
 	atomic_store(&proc->as, as);
 	mutex_unlock(&p->lock);
 	as->proc = proc;
+	stub_mapped_match(as);
 	return 0;
 }
 
@@ -146,6 +146,6 @@ bool stub_adopt_locked(struct stub_context *ctx, struct stub_space *as)
 	if (!ok)
 		return false;
 	as->proc = proc;
-	stub_proc_forget(proc);
+	stub_mapped_match(as);
 	return true;
 }

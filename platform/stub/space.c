@@ -26,14 +26,6 @@
 _Static_assert((MAX_STALE + MAX_RUNS) * sizeof(struct stub_call) <= PAGE_SIZE - 512, "one trip");
 
 #define PTE_MAPPED (PTE_P | PTE_US)
-#define PTE_RIGHTS (PTE_P | PTE_US | PTE_RW | PTE_NX)
-
-struct run {
-	uaddr_t start, end;
-	gpa_t gpa; /* of start */
-	uint64_t rights;
-	bool lent; /* all of it */
-};
 
 /* Reads entries and present bits, with the leaf table at hand. */
 struct cursor {
@@ -60,34 +52,29 @@ static uint64_t cursor_read(struct cursor *c, uaddr_t va)
 	return (v & PTE_MAPPED) == PTE_MAPPED ? v : 0;
 }
 
-static bool continues(const struct run *r, uint64_t v, gpa_t gpa)
-{
-	return (v & PTE_RIGHTS) == r->rights && (v & PTE_ADDR) == gpa &&
-	       phys_is_lent(gpa) == r->lent;
-}
-
 /* Follows the run to the right, to @limit at most. */
-static void run_extend(struct cursor *c, struct run *r, uaddr_t limit)
+static void run_extend(struct cursor *c, struct stub_run *r, uaddr_t limit)
 {
-	while (r->end < limit && continues(r, cursor_read(c, r->end), r->gpa + (r->end - r->start)))
+	while (r->end < limit &&
+	       stub_run_continues(r, cursor_read(c, r->end), r->gpa + (r->end - r->start)))
 		r->end += PAGE_SIZE;
 }
 
-static void run_extend_left(struct cursor *c, struct run *r, uaddr_t limit)
+static void run_extend_left(struct cursor *c, struct stub_run *r, uaddr_t limit)
 {
 	while (r->start > limit && r->gpa >= PAGE_SIZE &&
-	       continues(r, cursor_read(c, r->start - PAGE_SIZE), r->gpa - PAGE_SIZE)) {
+	       stub_run_continues(r, cursor_read(c, r->start - PAGE_SIZE), r->gpa - PAGE_SIZE)) {
 		r->start -= PAGE_SIZE;
 		r->gpa -= PAGE_SIZE;
 	}
 }
 
-static bool run_start(struct cursor *c, struct run *r, uaddr_t va)
+static bool run_start(struct cursor *c, struct stub_run *r, uaddr_t va)
 {
 	uint64_t v = cursor_read(c, va);
 
-	*r = (struct run){va, va + PAGE_SIZE, v & PTE_ADDR, v & PTE_RIGHTS,
-			  phys_is_lent(v & PTE_ADDR)};
+	*r = (struct stub_run){va, va + PAGE_SIZE, v & PTE_ADDR, v & STUB_PTE_RIGHTS,
+			       phys_is_lent(v & PTE_ADDR)};
 	return v != 0;
 }
 
@@ -102,7 +89,7 @@ static uaddr_t pages_below(uaddr_t page, size_t n)
 }
 
 /* The other runs in [from, to), added to @runs. */
-static size_t runs_near(struct cursor *c, uaddr_t from, uaddr_t to, struct run *runs, size_t n)
+static size_t runs_near(struct cursor *c, uaddr_t from, uaddr_t to, struct stub_run *runs, size_t n)
 {
 	while (from < to && n < MAX_RUNS) {
 		if (!run_start(c, &runs[n], from)) {
@@ -115,7 +102,7 @@ static size_t runs_near(struct cursor *c, uaddr_t from, uaddr_t to, struct run *
 	return n;
 }
 
-static bool run_contains(const struct run *r, uaddr_t va)
+static bool run_contains(const struct stub_run *r, uaddr_t va)
 {
 	return va >= r->start && va < r->end;
 }
@@ -124,7 +111,8 @@ static bool run_contains(const struct run *r, uaddr_t va)
  * What the table has now where something became stale: write-protected or copied pages are wanted
  * back more often than not, and after exec this is the whole new program. Bounded by MAX_RUNS.
  */
-static size_t runs_stale(struct cursor *c, const struct range *range, struct run *runs, size_t n)
+static size_t runs_stale(struct cursor *c, const struct range *range, struct stub_run *runs,
+			 size_t n)
 {
 	uaddr_t va = MAX(range->start, (uaddr_t)USER_MIN), end = MIN(range->end, (uaddr_t)USER_TOP);
 	size_t i;
@@ -150,7 +138,8 @@ static size_t runs_stale(struct cursor *c, const struct range *range, struct run
  * Runs to map for a fault at @addr (0: none), first the one with @addr in it; with @more also those
  * near and those that became stale.
  */
-static size_t runs_collect(const struct stub_space *as, uaddr_t addr, bool more, struct run *runs)
+static size_t runs_collect(const struct stub_space *as, uaddr_t addr, bool more,
+			   struct stub_run *runs)
 {
 	struct cursor c = {.as = as, .base = 1};
 	uaddr_t page = PAGE_ALIGN_DOWN(addr);
@@ -198,7 +187,7 @@ static int stub_fd_of(struct stub_platform *p, int fd)
 	return (int)ret;
 }
 
-static void backing(const struct run *r, gpa_t gpa, int *fd, uint64_t *offset)
+static void backing(const struct stub_run *r, gpa_t gpa, int *fd, uint64_t *offset)
 {
 	if (r->lent)
 		phys_lent_backing(gpa, fd, offset);
@@ -210,7 +199,7 @@ static void backing(const struct run *r, gpa_t gpa, int *fd, uint64_t *offset)
  * Is there memory behind all of @r already? One call is cheaper than a page fault for each then,
  * which writing causes; reading has the host map many at a time anyway.
  */
-static bool maps_at_once(const struct run *r)
+static bool maps_at_once(const struct stub_run *r)
 {
 	size_t n = (r->end - r->start) / PAGE_SIZE;
 
@@ -219,7 +208,7 @@ static bool maps_at_once(const struct run *r)
 }
 
 /* Writes the mmap of @r into @call. Shortens it at the end of its file. 0 or -errno. */
-static int run_call(struct stub_platform *p, struct run *r, struct stub_call *call)
+static int run_call(struct stub_platform *p, struct stub_run *r, struct stub_call *call)
 {
 	/* A sealed file isn't mapped shared by older kernels. */
 	uint64_t flags = (r->lent ? MAP_PRIVATE : MAP_SHARED) | MAP_FIXED;
@@ -250,7 +239,7 @@ static int run_call(struct stub_platform *p, struct run *r, struct stub_call *ca
 	return 0;
 }
 
-static bool range_covered(const struct range *r, const struct run *runs, size_t nr_runs)
+static bool range_covered(const struct range *r, const struct stub_run *runs, size_t nr_runs)
 {
 	size_t i;
 
@@ -263,7 +252,7 @@ static bool range_covered(const struct range *r, const struct run *runs, size_t 
 
 /* Calls that unmap what is stale, but for what mapping @runs will replace. */
 static size_t stale_calls(const struct stub_proc *proc, struct stub_call *calls,
-			  const struct run *runs, size_t nr_runs)
+			  const struct stub_run *runs, size_t nr_runs)
 {
 	unsigned int stale = atomic_load(&proc->nr_stale), i;
 	size_t n = 0;
@@ -308,6 +297,7 @@ static int stub_proc_flush(struct stub_platform *p, struct stub_proc *proc, stru
 		return err;
 	region_map_reset(&proc->present);
 	atomic_store(&proc->nr_stale, 0);
+	proc->nr_mapped = 0;
 	return 0;
 }
 
@@ -319,7 +309,7 @@ void stub_proc_forget(struct stub_proc *proc)
 }
 
 /* Remembers what was mapped. -ENOMEM: the record is incomplete. */
-static int runs_mark(struct stub_proc *proc, const struct run *runs, size_t n,
+static int runs_mark(struct stub_proc *proc, const struct stub_run *runs, size_t n,
 		     struct context_stats *st)
 {
 	size_t i;
@@ -329,6 +319,7 @@ static int runs_mark(struct stub_proc *proc, const struct run *runs, size_t n,
 
 		if (err)
 			return err;
+		stub_mapped_note(proc, &runs[i]);
 		st->mmaps++;
 		st->pages += (runs[i].end - runs[i].start) / PAGE_SIZE;
 	}
@@ -337,7 +328,7 @@ static int runs_mark(struct stub_proc *proc, const struct run *runs, size_t n,
 
 /* One trip: what is stale, then @runs. */
 static int sync_once(struct stub_platform *p, struct stub_proc *proc, struct stub_thread *th,
-		     struct run *runs, size_t nr_runs)
+		     struct stub_run *runs, size_t nr_runs)
 {
 	struct context_stats *st = &th->ctx->stats;
 	struct stub_call maps[MAX_RUNS];
@@ -369,7 +360,7 @@ int stub_sync_locked(struct stub_space *as, struct stub_thread *th, uaddr_t addr
 {
 	struct stub_platform *p = to_stub_platform(as->base.platform);
 	struct stub_proc *proc = as->proc;
-	struct run runs[MAX_RUNS];
+	struct stub_run runs[MAX_RUNS];
 	size_t n = runs_collect(as, addr, true, runs);
 	int err;
 
@@ -444,6 +435,7 @@ static void stale_add(struct stub_proc *proc, uaddr_t start, uaddr_t end)
 	unsigned int n = atomic_load(&proc->nr_stale), i;
 	struct range *r;
 
+	stub_mapped_forget(proc, start, end);
 	for (i = 0; i < n; i++) {
 		r = &proc->stale[i];
 		if (start <= r->end && end >= r->start) {
@@ -467,6 +459,7 @@ static void stale_add(struct stub_proc *proc, uaddr_t start, uaddr_t end)
 	r->end = MAX(r->end, end);
 	start = r->start;
 	end = r->end;
+	stub_mapped_forget(proc, start, end);
 	region_map_clear(&proc->present, &start, &end);
 	atomic_store(&proc->nr_stale, 1);
 }

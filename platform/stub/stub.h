@@ -11,7 +11,7 @@
  *
  * A stub thread is either *parked* (in nobody's use) or *attached* to a context. A stub process is
  * *bound* to an address space, or *draining* (its address space is gone, threads are still
- * attached), or in the *pool* (empty, ready for the next), or *dying*.
+ * attached), or in the *pool* (ready for the next), or *dying*.
  *
  *   process: pool --as_bind--> bound --as_destroy--> draining --last thread parks--> pool
  *                                ^                      |
@@ -50,8 +50,10 @@
 #include "platform/platform.h"
 #include "sentry/lib/list.h"
 #include "sentry/lib/lock.h"
+#include "sentry/lib/physmem.h"
 
 #define MAX_STALE    16
+#define MAX_MAPPED   32	   /* runs that the next address space may have, too */
 #define MAX_PROCS    16384 /* also request pages in the control file */
 #define MAX_FDS	     16
 #define POOL_SIZE    8	/* idle stub processes kept */
@@ -95,6 +97,23 @@ struct range {
 	uaddr_t start, end;
 };
 
+/* Neighbouring pages that one mmap maps. */
+struct stub_run {
+	uaddr_t start, end;
+	gpa_t gpa;	 /* of start */
+	uint64_t rights; /* STUB_PTE_RIGHTS of their entries */
+	bool lent;	 /* all of it */
+};
+
+#define STUB_PTE_RIGHTS (PTE_P | PTE_US | PTE_RW | PTE_NX)
+
+/* Is an entry @v what @run has for the page at @gpa? */
+static inline bool stub_run_continues(const struct stub_run *run, uint64_t v, gpa_t gpa)
+{
+	return (v & STUB_PTE_RIGHTS) == run->rights && (v & PTE_ADDR) == gpa &&
+	       phys_is_lent(gpa) == run->lent;
+}
+
 struct stub_proc {
 	struct list_head node;		 /* pool, procs, or the platform's own list of ended ones */
 	pid_t pid;			 /* the leader */
@@ -109,6 +128,8 @@ struct stub_proc {
 	uint64_t generation; /* counts changes of the mappings */
 	struct range stale[MAX_STALE];
 	_Atomic unsigned int nr_stale;
+	struct stub_run mapped[MAX_MAPPED]; /* of what is mapped and not stale; by address */
+	size_t nr_mapped;
 	_Atomic unsigned int nr_running; /* threads in user code, or about to be */
 };
 
@@ -309,13 +330,27 @@ int stub_context_sync(struct stub_context *ctx, struct stub_space *as);
 int stub_unexplained_fault(struct stub_context *ctx, struct stub_space *as, uaddr_t addr,
 			   uint64_t generation);
 /*
- * The process changes hands: all that it has mapped is stale, and leaves before its next resume.
- * as->lock held or @proc not bound.
+ * The process leaves its address space: all that it has mapped is stale, and leaves before its next
+ * resume unless that is for one that has the same (stub_mapped_match). as->lock held or @proc not
+ * bound.
  */
 void stub_proc_forget(struct stub_proc *proc);
 struct address_space *stub_as_create(struct platform *base, struct pagetable *pt);
 void stub_as_destroy(struct address_space *base);
 void stub_as_invalidate(struct address_space *base, uaddr_t va, size_t len);
+
+/*
+ * mapped.c. as->lock held.
+ */
+/* @run has been mapped. */
+void stub_mapped_note(struct stub_proc *proc, const struct stub_run *run);
+/* What is noted in [start, end) isn't to be relied on any more. */
+void stub_mapped_forget(struct stub_proc *proc, uaddr_t start, uaddr_t end);
+/*
+ * @as has got the process of another address space: of what that had mapped stays what @as has just
+ * so, all else is stale.
+ */
+void stub_mapped_match(struct stub_space *as);
 
 /* The bits of the region of @va (one per page), or NULL: none is set. Until the next
  * region_map_set. */

@@ -973,6 +973,104 @@ static void test_switch(void)
 	free(fpu);
 }
 
+/* A page here and there, the next one two further on: some alike from one space to the next. */
+#define SLOTS  12
+#define FRAMES 16
+
+struct slot {
+	int frame; /* index, or -1: nothing there */
+	bool writable;
+};
+
+static uaddr_t slot_va(int i)
+{
+	return DATA_VA + (uaddr_t)(i / 2 * 4 + i % 2) * PAGE_SIZE;
+}
+
+/* Another space with @slots, what a process finds in it, and its end. */
+static void live_once(const struct slot *slots, const gpa_t *frames, uint64_t *expected)
+{
+	struct context *ctx = new_context();
+	struct arch_regs regs;
+	struct trap trap;
+	struct space s;
+	uint64_t *pte;
+	uaddr_t va = 0;
+
+	space_init(&s);
+	for (int i = 0; i < SLOTS; i++) {
+		if (slots[i].frame < 0)
+			continue;
+		frame_get(frames[slots[i].frame]);
+		space_map(&s, slot_va(i), frames[slots[i].frame],
+			  ACCESS_READ | (slots[i].writable ? ACCESS_WRITE : 0));
+	}
+	for (int i = 0; i < SLOTS; i++) {
+		int f = slots[i].frame;
+
+		regs_init(&regs, AT(load));
+		regs.rdi = slot_va(i);
+		run(ctx, &s, &regs, &trap);
+		CHECK((trap.kind == TRAP_SYSCALL) == (f >= 0));
+		if (f >= 0)
+			CHECK_EQ(regs.orig_rax & 0xff, expected[f] & 0xff);
+		regs_init(&regs, AT(store));
+		regs.rdi = slot_va(i);
+		regs.rsi = (uint64_t)(f * 5 + i + 1);
+		run(ctx, &s, &regs, &trap);
+		CHECK((trap.kind == TRAP_SYSCALL) == (f >= 0 && slots[i].writable));
+		if (trap.kind == TRAP_SYSCALL)
+			expected[f] = regs.rsi;
+	}
+	for (int f = 0; f < FRAMES; f++)
+		CHECK_EQ(*word(frames[f]), expected[f]);
+	type->ctx_destroy(ctx);
+	/* As mm does it: without a word to the platform. */
+	while ((pte = pt_next(&s.pt, &va, USER_TOP))) {
+		frame_put(pte_read(pte) & PTE_ADDR);
+		pte_write(pte, 0);
+		va += PAGE_SIZE;
+	}
+	type->as_destroy(s.as);
+	pt_fini(&s.pt);
+}
+
+/* A process that has served one address space serves the next. */
+static void test_succession(void)
+{
+	gpa_t frames[FRAMES];
+	uint64_t expected[FRAMES], before;
+	struct slot slots[SLOTS];
+	unsigned int seed = 1;
+
+	begin();
+	for (int f = 0; f < FRAMES; f++) {
+		frames[f] = new_frame();
+		*word(frames[f]) = expected[f] = (uint64_t)(100 + f);
+	}
+	for (int i = 0; i < SLOTS; i++)
+		slots[i] = (struct slot){i, i % 3};
+	for (int round = 0; round < 200; round++) {
+		for (int i = 0; i < SLOTS && round; i++) {
+			if (rand_r(&seed) % 4)
+				continue;
+			slots[i].frame = rand_r(&seed) % (FRAMES + 2) - 2;
+			slots[i].writable = rand_r(&seed) % 2;
+		}
+		live_once(slots, frames, expected);
+	}
+	CHECK(stat_of("stub processes made") <= 2);
+	/* Of what stays alike next to nothing is mapped again: its code and stack may be new. */
+	live_once(slots, frames, expected);
+	before = stat_of("mmaps in stubs");
+	for (int round = 0; round < 10; round++)
+		live_once(slots, frames, expected);
+	CHECK(stat_of("mmaps in stubs") - before <= 20);
+	for (int f = 0; f < FRAMES; f++)
+		frame_put(frames[f]);
+	end();
+}
+
 static void test_many(void)
 {
 	enum { N = 100 };
@@ -1399,6 +1497,7 @@ int main(int argc, char **argv)
 		     {"invalidate_own", test_invalidate_own, false},
 		     {"fpu_and_bases", test_fpu_and_bases, false},
 		     {"switch", test_switch, false},
+		     {"succession", test_succession, false},
 		     {"many", test_many, false},
 		     {"thread_exit", test_thread_exit, false},
 		     {"stub_killed", test_stub_killed, false},
