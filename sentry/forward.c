@@ -147,8 +147,8 @@ static uint64_t ms_since(const struct timespec *start)
 }
 
 /*
- * Looks at the clock, at freed memory and the memory limit. Returns the milliseconds until it should
- * again.
+ * Looks at the clock, at freed memory and the memory limit. Returns the milliseconds until it
+ * should again.
  */
 static uint64_t watch_limits(const struct timespec *start)
 {

@@ -185,7 +185,7 @@ struct mm *mm_fork(struct mm *old)
 	if (IS_ERR(mm))
 		return mm;
 	write_lock(&old->lock);
-	/* Nobody else writes to what is being copied: else it might show the later of two stores. */
+	/* Nobody else writes to what is copied: else it might show the later of two stores. */
 	outright = refcount_read(&old->users) == 1 &&
 		   (atomic_load(&old->nr_anon_rss) <= mm_fork_copy_pages ||
 		    resident_anon(old, 0, USER_TOP, mm_fork_copy_pages) <= mm_fork_copy_pages);
