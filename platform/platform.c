@@ -3,6 +3,7 @@
 #include "platform/platform.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +15,18 @@ const struct platform_type *const platform_types[] = {
 	&ptrace_platform,
 	NULL,
 };
+
+static void on_kick(int sig)
+{
+}
+
+int platform_kick_handler(void)
+{
+	struct sigaction sa = {.sa_handler = on_kick};
+
+	sigemptyset(&sa.sa_mask);
+	return sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL) ? -errno : 0;
+}
 
 /* Adds "NAME: reason" to the list in @why. */
 static void passed_over(const struct platform_type *type, const char *reason, char *why,

@@ -214,6 +214,11 @@ void platform_freeze(struct platform *p);
  */
 void platform_rewind(struct platform *p);
 
+/*
+ * From now on PLATFORM_KICK_SIGNAL ends what a thread waits in, and does nothing else. 0 or -errno.
+ */
+int platform_kick_handler(void);
+
 extern const struct platform_type kvm_platform;
 extern const struct platform_type systrap_platform;
 extern const struct platform_type ptrace_platform;

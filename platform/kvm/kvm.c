@@ -38,19 +38,13 @@ static bool kvm_is_costly(char *why, size_t size)
 	return true;
 }
 
-/* What matters is the EINTR it causes. */
-static void on_kick(int sig)
+static int take_kicks(void)
 {
-}
-
-static int install_kick_handler(void)
-{
-	struct sigaction sa = {.sa_handler = on_kick};
+	int err = platform_kick_handler();
 	sigset_t set;
 
-	sigemptyset(&sa.sa_mask);
-	if (sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL))
-		return -errno;
+	if (err)
+		return err;
 	sigemptyset(&set);
 	sigaddset(&set, PLATFORM_KICK_SIGNAL);
 	return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -78,7 +72,7 @@ static int kvm_create(const struct platform_config *config, struct platform **ou
 	p->listener.add_range = kvm_vm_add_range;
 	tables_init(p);
 	pool_init(p);
-	err = install_kick_handler();
+	err = take_kicks();
 	if (err) {
 		tables_fini(p);
 		mutex_fini(&p->pool_lock);

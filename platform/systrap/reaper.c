@@ -167,19 +167,6 @@ static void collect(struct systrap_platform *p, pid_t pid)
 #define TICK_MS	     10	  /* with several contexts */
 #define LONG_TICK_MS 1000 /* with one */
 
-/* What matters is the EINTR it causes. */
-static void on_tick(int sig)
-{
-}
-
-static int tick_prepare(void)
-{
-	struct sigaction sa = {.sa_handler = on_tick};
-
-	sigemptyset(&sa.sa_mask);
-	return sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL) ? -errno : 0;
-}
-
 /* In the reaper. */
 static int tick_create(struct reaper *r)
 {
@@ -384,7 +371,7 @@ struct reaper *reaper_start(void)
 	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	r->listens = systrap_can_listen();
 	r->pidfd = -1;
-	err = tick_prepare();
+	err = platform_kick_handler();
 	if (err)
 		goto out_free;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock)) {
