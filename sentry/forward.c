@@ -201,6 +201,7 @@ int forward_until_end(void)
 		if (info.si_signo == SIGTSTP)
 			kill(getpid(), SIGSTOP);
 	}
+	physmem_on_hoard(NULL);
 	return kernel_wait(fw.kernel);
 }
 

@@ -564,12 +564,11 @@ static bool hoard_begins(struct physmem *pm)
 /* Gives [gpa, gpa+n frames), EXTENT_MAX at most, to the free lists, and what isn't kept back. */
 static void release_extent(gpa_t gpa, size_t n, size_t room)
 {
-	bool lent = phys_lent.map && physmem_any_lent(gpa, n), keep, tell;
 	struct physmem *pm = physmem;
 	unsigned char vec[EXTENT_MAX];
 	size_t resident = find_resident(gpa, n, vec);
+	bool keep = resident <= room, tell;
 
-	keep = !lent && resident <= room;
 	if (keep)
 		zero_resident(gpa, n, vec);
 	else
@@ -581,7 +580,7 @@ static void release_extent(gpa_t gpa, size_t n, size_t room)
 		if (vec[i])
 			physmem_kept_set((uint32_t)(gpa >> PAGE_SHIFT) + (uint32_t)i);
 	}
-	if (!keep && !lent)
+	if (!keep)
 		pm->given = MIN(pm->given + resident, KEPT_MAX);
 	pm->turns++;
 	tell = hoard_begins(pm);
@@ -590,19 +589,41 @@ static void release_extent(gpa_t gpa, size_t n, size_t room)
 		phys_host.tell();
 }
 
+/* Frames that are lent, @n from @gpa: there is no memory of our own behind them. */
+static void release_lent(gpa_t gpa, size_t n)
+{
+	mutex_lock(&physmem->lock);
+	free_extent_locked(physmem, gpa, n);
+	mutex_unlock(&physmem->lock);
+}
+
+/* How many of @n frames from @gpa may stay resident. */
+static size_t room_for(gpa_t gpa, size_t n)
+{
+	size_t kept_now = __atomic_load_n(&physmem->nr_kept, __ATOMIC_RELAXED);
+	size_t keep = __atomic_load_n(&physmem->keep, __ATOMIC_RELAXED);
+
+	/* To be set back soon: the host would have to find memory for them again. */
+	if (unlikely(physmem_tracking) && physmem_comes_back(gpa, n))
+		return n;
+	return keep - MIN(keep, kept_now);
+}
+
 /* Gives [gpa, gpa+n frames) to the free lists, and back to the host what isn't kept. */
 static void release_run(gpa_t gpa, size_t n)
 {
-	struct physmem *pm = physmem;
+	bool lent = false;
 	size_t part;
 
-	atomic_fetch_sub_explicit(&pm->frames, n, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&physmem->frames, n, memory_order_relaxed);
 	for (; n; n -= part, gpa += part * PAGE_SIZE) {
-		size_t kept_now = __atomic_load_n(&pm->nr_kept, __ATOMIC_RELAXED);
-		size_t keep = __atomic_load_n(&pm->keep, __ATOMIC_RELAXED);
-
 		part = MIN(n, (size_t)EXTENT_MAX);
-		release_extent(gpa, part, keep - MIN(keep, kept_now));
+		if (unlikely(phys_lent.map))
+			part = physmem_lent_run(gpa, part, &lent);
+		if (lent)
+			release_lent(gpa, part);
+		else
+			release_extent(gpa, part, room_for(gpa, part));
 	}
 }
 

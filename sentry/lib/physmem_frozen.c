@@ -490,6 +490,17 @@ void physmem_note_taken(gpa_t gpa, size_t n)
 	pthread_mutex_unlock(&fz.lock);
 }
 
+bool physmem_comes_back(gpa_t gpa, size_t n)
+{
+	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT), end = frame + (uint32_t)n;
+
+	if (end > fz.extent)
+		return false;
+	while (frame < end && bit(fz.used, frame))
+		frame++;
+	return frame == end;
+}
+
 void physmem_note_written(gpa_t gpa)
 {
 	bool ok;
@@ -522,13 +533,12 @@ static bool set_back(uint32_t frame)
 	return true;
 }
 
-void physmem_set_back(gpa_t gpa)
+bool physmem_set_back(gpa_t gpa)
 {
 	uint32_t frame = (uint32_t)(gpa >> PAGE_SHIFT);
 
 	/* One that was free then is among the taken. */
-	if (phys_is_ram(gpa) && frame < fz.extent && bit(fz.used, frame))
-		(void)set_back(frame);
+	return phys_is_ram(gpa) && frame < fz.extent && bit(fz.used, frame) && set_back(frame);
 }
 
 bool physmem_make_hot(gpa_t gpa)
@@ -603,7 +613,7 @@ void physmem_rewind(struct physmem_rewound *r)
 	for (size_t i = 0; i < fz.check_stored.n; i++)
 		r->copied += set_back(fz.check_stored.v[i]);
 	for (size_t i = 0; i < fz.written.n; i++)
-		physmem_set_back((gpa_t)fz.written.v[i] << PAGE_SHIFT);
+		(void)physmem_set_back((gpa_t)fz.written.v[i] << PAGE_SHIFT);
 	r->looked = fz.hot.n + fz.check_stored.n;
 	set_back_zero(r);
 	for (size_t i = 0; i < fz.nr_taken; i++)

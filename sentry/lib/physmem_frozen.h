@@ -42,8 +42,8 @@ void physmem_frozen_skip(gpa_t gpa);
 /* After the last physmem_frozen_tracked. 0 or -ENOMEM. */
 int physmem_frozen_ready(void) __must_check;
 
-/* A tracked frame may have changed: sets it back now. */
-void physmem_set_back(gpa_t gpa);
+/* A tracked frame may have changed: sets it back now. True: it had. */
+bool physmem_set_back(gpa_t gpa);
 /* As that, and from now on in every physmem_rewind. False: there are too many of those. */
 bool physmem_make_hot(gpa_t gpa);
 /* Written to by the sentry past the page tables (a debugger's access). */

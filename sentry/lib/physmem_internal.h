@@ -100,6 +100,8 @@ int physmem_open_tables(void) __must_check;
 /* ---- physmem_frozen.c ---- */
 extern bool physmem_tracking; /* frames that are handed out are noted */
 void physmem_note_taken(gpa_t gpa, size_t n);
+/* Were all of @n frames from @gpa in use at the freeze? */
+bool physmem_comes_back(gpa_t gpa, size_t n);
 /*
  * mincore(2) of @n frames from @gpa: bit 0 of each in @vec. A frame without it reads as zero. Also
  * set for what lies in a file beneath, read already or not.
@@ -119,6 +121,7 @@ void physmem_kept_set(uint32_t frame);
 int physmem_lend(int fd, uint64_t offset) __must_check;
 /* Free frames that are handed out: zero, and no longer lent. 0 or -ENOMEM. */
 int physmem_own_new(gpa_t gpa, size_t n) __must_check;
-bool physmem_any_lent(gpa_t gpa, size_t n);
+/* How many of @n frames from @gpa are alike in being lent (*@lent) or not. */
+size_t physmem_lent_run(gpa_t gpa, size_t n, bool *lent);
 
 #endif

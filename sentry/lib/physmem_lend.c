@@ -106,13 +106,14 @@ int physmem_own_new(gpa_t gpa, size_t n)
 	return own(gpa, n, false);
 }
 
-bool physmem_any_lent(gpa_t gpa, size_t n)
+size_t physmem_lent_run(gpa_t gpa, size_t n, bool *lent)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (phys_is_lent(gpa + i * PAGE_SIZE))
-			return true;
-	}
-	return false;
+	size_t run = 1;
+
+	*lent = phys_is_lent(gpa);
+	while (run < n && phys_is_lent(gpa + run * PAGE_SIZE) == *lent)
+		run++;
+	return run;
 }
 
 void physmem_lent_hot(gpa_t gpa)

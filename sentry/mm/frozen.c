@@ -170,16 +170,18 @@ static void undone_add(struct undone *u, uaddr_t va)
 static void rewind_entry(uint64_t *pte, struct leaf *l, size_t i, uaddr_t va, struct undone *u)
 {
 	uint64_t now = pte_read(pte), ref = l ? l->ref[i] : 0;
-	bool cold = l && l->cold[i / 64] >> (i % 64) & 1;
+	bool cold = l && l->cold[i / 64] >> (i % 64) & 1, same, changed;
 
 	/* The frame may have been written to, also while it was mapped otherwise. */
-	if (is_private(ref))
-		physmem_set_back(ref & PTE_ADDR);
-	if (cold && (now & ~PTE_AD) == ((ref | PTE_RW) & ~PTE_AD) &&
-	    physmem_make_hot(ref & PTE_ADDR)) {
-		l->ref[i] = now;
+	changed = is_private(ref) && physmem_set_back(ref & PTE_ADDR);
+	same = (now & ~PTE_AD) == ((ref | PTE_RW) & ~PTE_AD);
+	/* What programs unmap at their end is set back anyway, and mostly written to before. */
+	if (cold && (same || changed) && physmem_make_hot(ref & PTE_ADDR)) {
+		ref = same ? now : ref | PTE_RW;
+		l->ref[i] = ref;
 		l->cold[i / 64] &= ~(1UL << (i % 64));
-		return;
+		if (same)
+			return;
 	}
 	pte_write(pte, ref);
 	u->n++;

@@ -222,6 +222,20 @@ def test_pages():
     s.close()
 
 
+def test_unmapped():
+    """What a program unmaps at its end is there for the next request, ready to be written to."""
+    s = start("unmap")
+    got = [int(s.request(b"x")[2]) for _ in range(4)]
+    check("few faults in what is unmapped at the end", max(got[2:]) <= 10, got)
+    fd = s.snapshot()
+    c = clone(fd)
+    got = [int(c.request(b"x")[2]) for _ in range(4)]
+    check("also in copies", max(got[1:]) <= 10, got)
+    for x in c, s:
+        x.close()
+    os.close(fd)
+
+
 def test_bad():
     try:
         start("no-read").close()
@@ -446,8 +460,8 @@ def test_isolation():
 
 
 def main():
-    tests = [test_stdio, test_structure, test_pages, test_bad, test_second, test_entropy, test_http,
-             test_isolation]
+    tests = [test_stdio, test_structure, test_pages, test_unmapped, test_bad, test_second,
+             test_entropy, test_http, test_isolation]
     for t in tests:
         try:
             t()

@@ -11,7 +11,7 @@ make_function_image() {
 	$cc -o "$1/root/bin/scribble" "$here/scribble.c" || return 1
 	for f in http lambda; do ln -f "$1/root/bin/scribble" "$1/root/bin/scribble-$f" || return 1; done
 	for f in echo count spin sleep flood crash eat breed no-read poll epoll stderr steps ignore orphan \
-		threads child timer http web lambda random; do
+		threads child timer http web lambda random unmap; do
 		ln -f "$1/root/bin/functions" "$1/root/bin/$f" || return 1
 	done
 	tar cf "$1/image.tar" -C "$1/root" .
