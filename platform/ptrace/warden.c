@@ -295,7 +295,6 @@ static void prefork(struct ptrace_platform *p)
 
 	if (new_proc(p, &proc))
 		return; /* whoever needs one tries again, and tells */
-	stub_proc_forget(proc);
 	mutex_lock(&p->stub.lock);
 	list_add(&proc->node, &p->stub.pool);
 	p->stub.nr_pool++;

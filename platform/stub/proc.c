@@ -12,7 +12,6 @@ void stub_proc_release(struct stub_platform *p, struct stub_proc *proc)
 {
 	bool keep;
 
-	stub_proc_forget(proc);
 	mutex_lock_nested(&p->lock);
 	list_del(&proc->node);
 	keep = !atomic_load(&proc->dead) && p->nr_pool < POOL_SIZE;

@@ -301,13 +301,6 @@ static int stub_proc_flush(struct stub_platform *p, struct stub_proc *proc, stru
 	return 0;
 }
 
-void stub_proc_forget(struct stub_proc *proc)
-{
-	region_map_reset(&proc->present);
-	proc->stale[0] = (struct range){0, USER_TOP};
-	atomic_store(&proc->nr_stale, 1);
-}
-
 /* Remembers what was mapped. -ENOMEM: the record is incomplete. */
 static int runs_mark(struct stub_proc *proc, const struct stub_run *runs, size_t n,
 		     struct context_stats *st)

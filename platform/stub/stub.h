@@ -33,7 +33,7 @@
  * runner sees the flag or the kicker sees the target.
  *
  * Locks (all LOCK_PLATFORM, in this order)
- *   as->lock     binding of as->proc; present, stale and the request page of the bound process.
+ *   as->lock     binding of as->proc; present, stale, mapped and the request page of its process.
  *                Held across host calls in the stub: they are mmap and munmap, which don't wait.
  *   p->lock      pool and lists; parked threads, nr_attached and the binding seen from the process
  *   (a platform's own queue locks)
@@ -329,12 +329,6 @@ int stub_context_sync(struct stub_context *ctx, struct stub_space *as);
  */
 int stub_unexplained_fault(struct stub_context *ctx, struct stub_space *as, uaddr_t addr,
 			   uint64_t generation);
-/*
- * The process leaves its address space: all that it has mapped is stale, and leaves before its next
- * resume unless that is for one that has the same (stub_mapped_match). as->lock held or @proc not
- * bound.
- */
-void stub_proc_forget(struct stub_proc *proc);
 struct address_space *stub_as_create(struct platform *base, struct pagetable *pt);
 void stub_as_destroy(struct address_space *base);
 void stub_as_invalidate(struct address_space *base, uaddr_t va, size_t len);

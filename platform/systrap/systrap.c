@@ -66,7 +66,6 @@ static int systrap_ready(struct platform *base)
 
 	if (err)
 		return err;
-	stub_proc_forget(proc);
 	mutex_lock(&p->stub.lock);
 	list_add(&proc->node, &p->stub.pool);
 	p->stub.nr_pool++;

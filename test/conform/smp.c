@@ -10,9 +10,9 @@
 
 #include "test/conform/conform.h"
 
-#define MOMENT 400 /* ms */
-#define RW     (PROT_READ | PROT_WRITE)
-#define ANON   (MAP_PRIVATE | MAP_ANONYMOUS)
+#define MOMENT	 400 /* ms */
+#define RW	 (PROT_READ | PROT_WRITE)
+#define ANON	 (MAP_PRIVATE | MAP_ANONYMOUS)
 
 static _Atomic int stop;
 
@@ -264,8 +264,7 @@ static void take_zero(void)
 static void *read_zero(void *arg UNUSED)
 {
 	while (!stop) {
-		unsigned long before = phase, value = *(volatile unsigned long *)page,
-			      after = phase;
+		unsigned long before = phase, value = *(volatile unsigned long *)page, after = phase;
 
 		if (before != after || !(before & 1))
 			continue;
@@ -440,13 +439,12 @@ TEST(vectors_survive_fork)
 		unsigned long want[4] = {n, n * 3, n * 5, n * 7}, out[4];
 		long ret;
 
-		__asm__ volatile(
-			"movdqu (%1), %%xmm3\n\tmovdqu 16(%1), %%xmm12\n\tmov %3, %%eax\n\t"
-			"syscall\n\t"
-			"movdqu %%xmm3, (%2)\n\tmovdqu %%xmm12, 16(%2)\n\t"
-			: "=&a"(ret)
-			: "r"(want), "r"(out), "i"(SYS_fork)
-			: "rcx", "r11", "xmm3", "xmm12", "memory");
+		__asm__ volatile("movdqu (%1), %%xmm3\n\tmovdqu 16(%1), %%xmm12\n\tmov %3, %%eax\n\t"
+				 "syscall\n\t"
+				 "movdqu %%xmm3, (%2)\n\tmovdqu %%xmm12, 16(%2)\n\t"
+				 : "=&a"(ret)
+				 : "r"(want), "r"(out), "i"(SYS_fork)
+				 : "rcx", "r11", "xmm3", "xmm12", "memory");
 		if (ret < 0 || memcmp(want, out, sizeof(want)))
 			FAIL("fork %ld: registers differ", ret);
 		if (!ret)

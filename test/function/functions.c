@@ -223,8 +223,8 @@ static int run_random(int argc, char **argv)
 		return 1;
 	clock_gettime(CLOCK_REALTIME, &real);
 	clock_gettime(CLOCK_MONOTONIC, &mono);
-	dprintf(1, "%016lx %ld.%09ld %ld.%09ld ", (unsigned long)r, (long)real.tv_sec, real.tv_nsec,
-		(long)mono.tv_sec, mono.tv_nsec);
+	dprintf(1, "%016lx %ld.%09ld %ld.%09ld ", (unsigned long)r, (long)real.tv_sec,
+		real.tv_nsec, (long)mono.tv_sec, mono.tv_nsec);
 	execl(self, argv[0], "again", NULL);
 	return 2;
 }
@@ -385,13 +385,13 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(void);
 	} functions[] = {
-		{"echo", run_echo},	  {"count", run_count},	  {"spin", run_spin},
-		{"sleep", run_sleep},	  {"flood", run_flood},	  {"crash", run_crash},
-		{"eat", run_eat},	  {"breed", run_breed},	  {"no-read", run_no_read},
-		{"poll", run_poll},	  {"epoll", run_epoll},	  {"stderr", run_stderr},
-		{"steps", run_steps},	  {"ignore", run_ignore}, {"orphan", run_orphan},
+		{"echo", run_echo},	{"count", run_count},	  {"spin", run_spin},
+		{"sleep", run_sleep},	{"flood", run_flood},	  {"crash", run_crash},
+		{"eat", run_eat},	{"breed", run_breed},	  {"no-read", run_no_read},
+		{"poll", run_poll},	{"epoll", run_epoll},	  {"stderr", run_stderr},
+		{"steps", run_steps},	{"ignore", run_ignore},	  {"orphan", run_orphan},
 		{"threads", run_threads}, {"child", run_child},	  {"timer", run_timer},
-		{"http", run_http},	  {"web", run_web},	  {"lambda", run_lambda},
+		{"http", run_http},	{"web", run_web},	  {"lambda", run_lambda},
 		{"unmap", run_unmap},
 	};
 	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];

@@ -189,7 +189,7 @@ TEST(rbtree_random)
 			unsigned int seen = 0, last = 0;
 
 			CHECK(black_height(root.node) > 0);
-			rb_for_each (n, &root) {
+			rb_for_each(n, &root) {
 				struct item *x = rb_entry(n, struct item, node);
 
 				CHECK(x->in && (!seen || x->key > last));
