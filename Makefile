@@ -23,6 +23,10 @@ LOAD_LIBS = -lcurl -lhttp_parser -lssl -lcrypto -ljansson -lm
 # The server, likewise.
 SERVE_LIBS = -ljansson -lhttp_parser -lssl -lcrypto
 STATIC = -static
+# kvmsbox itself is linked with musl: glibc's start asks CPUID two dozen times, which takes longer in
+# a virtual machine than all else that it does (docs/benchmarks.md). LIBC=glibc is for comparison.
+LIBC ?= $(if $(SAN),glibc,musl)
+MUSL_CC ?= musl-gcc
 # gcc's array-bounds and nonnull checks see the sanitizers' own branches.
 SAN_FLAGS = -fsanitize=address,undefined -fno-omit-frame-pointer -DLOCK_DEBUG -Wno-array-bounds -Wno-nonnull
 ifdef SAN
@@ -46,9 +50,17 @@ SERVER_OBJS = $(patsubst %,$(BUILD)/%.o,$(basename $(wildcard tools/kvmsbox-serv
 
 all: $(BUILD)/kvmsbox $(BUILD)/kvmsbox-import $(BUILD)/kvmsbox-load $(BUILD)/kvmsbox-serve ## build build/kvmsbox (the default)
 
-$(BUILD)/kvmsbox: $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
+KVMSBOX_OBJS = $(CLI_OBJS) $(filter-out $(IMPORT_SRCS:%.c=$(BUILD)/%.o),$(LIB_OBJS))
+ifeq ($(LIBC),musl)
+$(BUILD)/kvmsbox: $(KVMSBOX_OBJS:$(BUILD)/%=$(BUILD)/musl/%)
+	@echo "  LD  $@"
+	$(Q)$(MUSL_CC) $(LDFLAGS) $(STATIC) -Wl,-z,stack-size=1048576 -o $@ $^ \
+	  $(foreach l,$(LDLIBS),$(shell $(CC) -print-file-name=$(l:-l%=lib%.a)))
+else
+$(BUILD)/kvmsbox: $(KVMSBOX_OBJS)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $(STATIC) -o $@ $^ $(LDLIBS)
+endif
 $(BUILD)/kvmsbox-import: $(IMPORTER_OBJS) $(BUILD)/libkvmsbox.a
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(IMPORT_LIBS)
@@ -92,7 +104,7 @@ $(BUILD)/gen/seccomp_filters.inc: $(BUILD)/seccomp_gen
 	@mkdir -p $(@D)
 	@echo "  GEN $@"
 	$(Q)$(BUILD)/seccomp_gen >$@.tmp && mv $@.tmp $@
-$(patsubst %,%/sentry/lockdown.o,$(BUILD) $(BUILD)/clang $(BUILD)/san): $(BUILD)/gen/seccomp_filters.inc
+$(patsubst %,%/sentry/lockdown.o,$(BUILD) $(BUILD)/clang $(BUILD)/san $(BUILD)/musl): $(BUILD)/gen/seccomp_filters.inc
 %/sentry/lockdown.o: CPPFLAGS += -I$(BUILD)/gen
 
 # The vDSO is a shared object of its own, embedded by vdso_blob.S.
@@ -124,6 +136,22 @@ $(1)/arch/$$(ARCH)/vdso_blob.o: CPPFLAGS += -DVDSO_PATH='"$$(BUILD)/vdso.so"'
 $(1)/arch/$$(ARCH)/vdso_blob.o: $$(BUILD)/vdso.so
 -include $$(wildcard $(1)/*/*.d $(1)/*/*/*.d $(1)/*/*/*/*.d)
 endef
+
+# With musl: beside its own headers only those of the kernel and of the libraries in LDLIBS.
+MUSL_HEADERS = $(patsubst %,/usr/include/%,linux asm-generic fdt.h libfdt.h libfdt_env.h xxhash.h xxh3.h jansson.h \
+		 jansson_config.h $(ARCH)-linux-gnu/asm)
+$(eval $(call variant,$(BUILD)/musl,$(MUSL_CC) -isystem $(BUILD)/musl/include -include sentry/lib/musl.h,))
+$(KVMSBOX_OBJS:$(BUILD)/%=$(BUILD)/musl/%): | $(BUILD)/musl/include/asm
+$(BUILD)/musl/include/asm: Makefile
+	@mkdir -p $(@D)
+	@echo "  LN  $(@D)"
+	$(Q)ln -sfnt $(@D) $(MUSL_HEADERS)
+$(BUILD)/musl/sentry/lib/musl.o: $(BUILD)/gen/errno_names.inc
+%/musl.o: CPPFLAGS += -I$(BUILD)/gen
+$(BUILD)/gen/errno_names.inc:
+	@mkdir -p $(@D)
+	@echo "  GEN $@"
+	$(Q)echo '#include <errno.h>' | $(CC) -E -dM - | sed -n 's/^#define \(E[A-Z0-9]*\) [0-9][0-9]*$$/[\1] = "\1",/p' >$@
 
 %.a:
 	@echo "  AR  $@"

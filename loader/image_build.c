@@ -6,6 +6,7 @@
  */
 #include "loader/image_internal.h"
 
+#include <archive.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>

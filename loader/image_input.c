@@ -8,11 +8,14 @@
  */
 #include "loader/image_internal.h"
 
+#include <archive.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "sentry/lib/clock.h"
 

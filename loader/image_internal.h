@@ -15,16 +15,16 @@
 #ifndef LOADER_IMAGE_INTERNAL_H
 #define LOADER_IMAGE_INTERNAL_H
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <xxhash.h>
-#include <zlib.h>
 
 #include "loader/erofs_write.h"
 #include "loader/image.h"
+
+/* libarchive's and libcrypto's: kvmsbox itself is built without them. */
+struct archive;
+struct evp_md_ctx_st;
 
 /* Sets the message and returns @code (-errno). */
 int image_fail(struct image_error *err, int code, const char *fmt, ...)
@@ -50,8 +50,8 @@ void progress_end(struct progress *p);
 struct input {
 	int fd;
 	uint64_t pos, end;
-	XXH3_state_t *xxh;  /* or NULL */
-	EVP_MD_CTX *digest; /* or NULL */
+	XXH3_state_t *xxh;	      /* or NULL */
+	struct evp_md_ctx_st *digest; /* an EVP_MD_CTX or NULL */
 	struct progress *progress;
 	int error; /* -errno of a failed read; -EPIPE: the file became shorter */
 	uint8_t *buf;

@@ -9,6 +9,8 @@
  */
 #include "loader/image_internal.h"
 
+#include <archive.h>
+#include <archive_entry.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>

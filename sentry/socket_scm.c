@@ -16,6 +16,13 @@
 
 #define FILES_IN_FLIGHT_MAX 65536
 
+/* The kernel's struct cmsghdr: in a libc's, len may be shorter. */
+struct cmsg {
+	size_t len;
+	int level, type;
+};
+_Static_assert(sizeof(struct cmsg) == CMSG_LEN(0), "struct cmsghdr");
+
 static _Atomic int files_in_flight;
 
 /* ---- files ---- */
@@ -163,28 +170,28 @@ int scm_parse(struct task *t, struct sock *sk, uaddr_t control, size_t len, stru
 	size_t at = 0;
 	int err = 0;
 
-	while (!err && len - at >= sizeof(struct cmsghdr)) {
-		struct cmsghdr h;
+	while (!err && len - at >= sizeof(struct cmsg)) {
+		struct cmsg h;
 		uaddr_t data = control + at + CMSG_LEN(0);
 
 		if (copy_in(t, &h, control + at, sizeof(h)))
 			return -EFAULT;
-		if (h.cmsg_len < CMSG_LEN(0) || h.cmsg_len > len - at)
+		if (h.len < CMSG_LEN(0) || h.len > len - at)
 			return -EINVAL;
-		if (h.cmsg_level == SOL_SOCKET) {
-			if (h.cmsg_type == SCM_RIGHTS)
-				err = parse_rights(t, data, h.cmsg_len - CMSG_LEN(0), scm);
-			else if (h.cmsg_type == SCM_CREDENTIALS)
-				err = parse_cred(t, data, h.cmsg_len - CMSG_LEN(0), scm);
+		if (h.level == SOL_SOCKET) {
+			if (h.type == SCM_RIGHTS)
+				err = parse_rights(t, data, h.len - CMSG_LEN(0), scm);
+			else if (h.type == SCM_CREDENTIALS)
+				err = parse_cred(t, data, h.len - CMSG_LEN(0), scm);
 			else
 				err = -EINVAL;
 		} else if (sk->ops->parse_cmsg) {
-			err = sk->ops->parse_cmsg(t, sk, msg, h.cmsg_level, h.cmsg_type, data,
-						  h.cmsg_len - CMSG_LEN(0));
+			err = sk->ops->parse_cmsg(t, sk, msg, h.level, h.type, data,
+						  h.len - CMSG_LEN(0));
 		}
-		if (CMSG_ALIGN(h.cmsg_len) > len - at)
+		if (CMSG_ALIGN(h.len) > len - at)
 			break;
-		at += CMSG_ALIGN(h.cmsg_len);
+		at += CMSG_ALIGN(h.len);
 	}
 	return err;
 }
@@ -193,8 +200,7 @@ int scm_parse(struct task *t, struct sock *sk, uaddr_t control, size_t len, stru
 
 static void put_header(struct task *t, struct control_out *c, int type, size_t data_len)
 {
-	struct cmsghdr h = {
-		.cmsg_len = CMSG_LEN(data_len), .cmsg_level = SOL_SOCKET, .cmsg_type = type};
+	struct cmsg h = {.len = CMSG_LEN(data_len), .level = SOL_SOCKET, .type = type};
 
 	if (copy_out(t, c->addr + c->used, &h, sizeof(h)))
 		c->truncated = true;
@@ -204,7 +210,7 @@ static void put_header(struct task *t, struct control_out *c, int type, size_t d
 void control_put(struct task *t, struct control_out *c, int level, int type, const void *data,
 		 size_t len)
 {
-	struct cmsghdr h = {.cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type};
+	struct cmsg h = {.len = CMSG_LEN(len), .level = level, .type = type};
 	size_t left = c->len - c->used;
 
 	if (left < sizeof(h)) {
@@ -213,7 +219,7 @@ void control_put(struct task *t, struct control_out *c, int level, int type, con
 	}
 	if (left < CMSG_LEN(len)) {
 		c->truncated = true;
-		h.cmsg_len = left;
+		h.len = left;
 		len = left - CMSG_LEN(0);
 	}
 	if (copy_out(t, c->addr + c->used, &h, sizeof(h)) ||

@@ -11,15 +11,15 @@
 #include "sentry/lib/world.h"
 
 /* A row of level NONE has no body. */
-#define BODY_FULL(nm)	 sys_##nm
-#define BODY_PARTIAL(nm) sys_##nm
-#define BODY_NONE(nm)	 NULL
+#define BODY_FULL(body)	   body
+#define BODY_PARTIAL(body) body
+#define BODY_NONE(body)	   NULL
 
 const struct syscall_row syscall_table[SYSCALL_MAX] = {
 #define SYSCALL(nr, nm, kinds, lvl, nt)                                                            \
 	[nr] = {.name = #nm,                                                                       \
 		.args = kinds,                                                                     \
-		.fn = BODY_##lvl(nm),                                                              \
+		.fn = BODY_##lvl(sys_##nm),                                                        \
 		.level = SYSCALL_##lvl,                                                            \
 		.note = nt},
 #include "sentry/syscalls.def"

@@ -4,6 +4,12 @@
 
 #include "sentry/task.h"
 
+/* Bytes of the kernel's struct rusage; a libc's may have more. */
+#define RUSAGE_SIZE 144
+_Static_assert(sizeof(struct rusage) >= RUSAGE_SIZE &&
+		       offsetof(struct rusage, ru_nivcsw) + sizeof(long) == RUSAGE_SIZE,
+	       "struct rusage");
+
 struct wait_args {
 	int type;	 /* P_ALL, P_PID, P_PGID, P_PIDFD */
 	struct pid *pid; /* for all but P_ALL; borrowed; NULL matches nobody */

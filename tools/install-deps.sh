@@ -4,10 +4,10 @@
 # usage: tools/install-deps.sh build|test|svm|bench…
 set -eu
 
-build="gcc make libc6-dev linux-libc-dev libarchive-dev libxxhash-dev libfdt-dev libseccomp-dev
+build="gcc make musl-tools libc6-dev linux-libc-dev libarchive-dev libxxhash-dev libfdt-dev libseccomp-dev
 	libjansson-dev libssl-dev zlib1g-dev libhttp-parser-dev libcurl4-openssl-dev"
 test="clang clang-format cppcheck libclang-rt-14-dev busybox-static erofs-utils device-tree-compiler python3 zstd xz-utils
-	bzip2 gzip debootstrap strace util-linux procps tmux cpio musl-tools attr file openssl
+	bzip2 gzip debootstrap strace util-linux procps tmux cpio attr file openssl
 	chromium"
 svm="qemu-system-x86 busybox-static cpio"
 demo="busybox-static"

@@ -269,7 +269,7 @@ int hostfs_setattr(const struct vfs_ctx *ctx, struct inode *inode, const struct 
 static int hostfs_statfs(struct super *sb, struct statfs *st)
 {
 	struct inode *root = sb->root->inode;
-	__fsid_t id = st->f_fsid;
+	__typeof__(st->f_fsid) id = st->f_fsid;
 
 	if (fstatfs(hostfs_pathfd(root), st))
 		return host_error(errno);

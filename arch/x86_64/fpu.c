@@ -8,7 +8,7 @@
 
 #include <cpuid.h>
 #include <string.h>
-#include <sys/platform/x86.h>
+#include <sys/auxv.h>
 
 #define FXSAVE_SIZE	   512
 #define XSAVE_HDR_SIZE	   64
@@ -42,10 +42,40 @@ static uint64_t xgetbv0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
+/*
+ * CPUID costs some ten microseconds in a virtual machine, so it is asked no more than needed. The
+ * kernel says how large its signal frames are: this large they are with XSAVE only.
+ */
+#define FRAME_WITH_AVX 1700
+
+static bool has_xsave(void)
+{
+	uint32_t a, b, c = 0, d;
+
+	if (getauxval(AT_MINSIGSTKSZ) >= FRAME_WITH_AVX)
+		return true;
+	return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE);
+}
+
+/* Where AVX-512's components end. */
+static size_t avx512_end(void)
+{
+	uint32_t a, b, c, d, end = 0;
+
+	/* What the host has enabled ends with them, but for the protection keys' 8 bytes. */
+	__cpuid_count(0xd, 0, a, b, c, d);
+	if (b <= PAGE_SIZE)
+		return b;
+	for (unsigned int i = 5; i < 8; i++) {
+		__cpuid_count(0xd, i, a, b, c, d);
+		end = MAX(end, a + b);
+	}
+	return end;
+}
+
 __attribute__((constructor)) static void fpu_detect(void)
 {
 	uint8_t fx[FXSAVE_SIZE] __attribute__((aligned(16))) = {0};
-	uint32_t a, b, c, d;
 	uint64_t host;
 
 	__asm__ volatile("fxsave %0" : "=m"(fx));
@@ -55,8 +85,7 @@ __attribute__((constructor)) static void fpu_detect(void)
 
 	fpu_info.xcr0 = XCR0_X87_SSE;
 	fpu_info.size = FXSAVE_SIZE + XSAVE_HDR_SIZE;
-	/* As libc found it: in a virtual machine CPUID costs some ten microseconds. */
-	if (!CPU_FEATURE_PRESENT(OSXSAVE))
+	if (!has_xsave())
 		return;
 	host = xgetbv0();
 	if (!(host & XCR0_AVX))
@@ -66,10 +95,7 @@ __attribute__((constructor)) static void fpu_detect(void)
 	if ((host & XCR0_AVX512) != XCR0_AVX512)
 		return;
 	fpu_info.xcr0 |= XCR0_AVX512;
-	for (unsigned int i = 5; i < 8; i++) {
-		__cpuid_count(0xd, i, a, b, c, d);
-		fpu_info.size = MAX(fpu_info.size, (size_t)a + b);
-	}
+	fpu_info.size = avx512_end();
 }
 
 size_t arch_fpu_size(void)

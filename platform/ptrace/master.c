@@ -61,8 +61,7 @@ static int unregister_rseq(pid_t pid)
 	long ret;
 
 	memset(&conf, 0, sizeof(conf));
-	ret = ptrace((enum __ptrace_request)GET_RSEQ_CONFIGURATION, pid, (void *)sizeof(conf),
-		     &conf);
+	ret = ptrace(GET_RSEQ_CONFIGURATION, pid, (void *)sizeof(conf), &conf);
 	if (ret < 0 || !conf.pointer)
 		return 0; /* a kernel without, or a libc that doesn't */
 	ret = stub_call(pid, SYS_rseq, conf.pointer, conf.size, 1, conf.signature, 0, 0);

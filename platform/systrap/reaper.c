@@ -28,6 +28,10 @@
 #include "sentry/lib/log.h"
 
 #define HWCAP2_FSGSBASE (1 << 1)
+/* glibc before 2.37 hasn't got its name. */
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
 
 void systrap_proc_kill(struct stub_platform *base, struct stub_proc *proc)
 {
@@ -173,7 +177,7 @@ static int tick_create(struct reaper *r)
 	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = PLATFORM_KICK_SIGNAL};
 	sigset_t set;
 
-	ev._sigev_un._tid = gettid();
+	ev.sigev_notify_thread_id = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &ev, &r->timer))
 		return -errno;
 	r->has_timer = true;

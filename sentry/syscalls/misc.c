@@ -63,6 +63,11 @@ long sys_setdomainname(struct task *t, const uint64_t *a)
 	return set_name(t, a, t->uts->domainname);
 }
 
+/* Bytes of the kernel's struct sysinfo; a libc's may have more. */
+#define SYSINFO_SIZE 112
+_Static_assert(sizeof(struct sysinfo) >= SYSINFO_SIZE && offsetof(struct sysinfo, mem_unit) == 104,
+	       "struct sysinfo");
+
 long sys_sysinfo(struct task *t, const uint64_t *a)
 {
 	struct physmem_stats pm;
@@ -79,7 +84,7 @@ long sys_sysinfo(struct task *t, const uint64_t *a)
 			      : (uint64_t)host.freeram * host.mem_unit;
 	si.mem_unit = 1;
 	si.procs = (unsigned short)t->kernel->nr_tasks;
-	return copy_out(t, a[0], &si, sizeof(si));
+	return copy_out(t, a[0], &si, SYSINFO_SIZE);
 }
 
 long sys_getrandom(struct task *t, const uint64_t *a)

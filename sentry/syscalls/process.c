@@ -158,7 +158,7 @@ long sys_wait4(struct task *t, const uint64_t *a)
 		return ret;
 	if (a[1] && copy_out(t, a[1], &r.status, sizeof(r.status)))
 		return -EFAULT;
-	if (a[3] && copy_out(t, a[3], &r.rusage, sizeof(r.rusage)))
+	if (a[3] && copy_out(t, a[3], &r.rusage, RUSAGE_SIZE))
 		return -EFAULT;
 	return r.nr;
 }
@@ -220,7 +220,7 @@ long sys_waitid(struct task *t, const uint64_t *a)
 	memset(&info, 0, sizeof(info));
 	if (ret > 0)
 		info = r.info;
-	if (ret > 0 && a[4] && copy_out(t, a[4], &r.rusage, sizeof(r.rusage)))
+	if (ret > 0 && a[4] && copy_out(t, a[4], &r.rusage, RUSAGE_SIZE))
 		return -EFAULT;
 	if (a[2] && copy_out(t, a[2], &info, sizeof(info)))
 		return -EFAULT;

@@ -13,6 +13,7 @@
 #include "sentry/kernel.h"
 #include "sentry/lib/err.h"
 #include "sentry/syscalls.h"
+#include "sentry/wait.h"
 
 static void ns_to_ts(uint64_t ns, struct timespec *ts)
 {
@@ -231,7 +232,7 @@ long sys_getrusage(struct task *t, const uint64_t *a)
 	ns_to_tv(u, &ru.ru_utime);
 	ns_to_tv(s, &ru.ru_stime);
 	ru.ru_maxrss = (long)(rss * (PAGE_SIZE / 1024));
-	return copy_out(t, a[1], &ru, sizeof(ru));
+	return copy_out(t, a[1], &ru, RUSAGE_SIZE);
 }
 
 /* ---- sleeping ---- */

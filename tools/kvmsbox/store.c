@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -341,7 +341,7 @@ static uint64_t start_time(pid_t pid)
 
 int sandbox_kill(const struct sandbox *sb)
 {
-	int fd = sb->pid > 0 ? pidfd_open(sb->pid, 0) : (errno = ESRCH, -1), err;
+	int fd = sb->pid > 0 ? (int)syscall(SYS_pidfd_open, sb->pid, 0) : (errno = ESRCH, -1), err;
 
 	if (fd < 0)
 		return -errno;
@@ -349,7 +349,7 @@ int sandbox_kill(const struct sandbox *sb)
 	if (start_time(sb->pid) != sb->start)
 		err = -ESRCH;
 	else
-		err = pidfd_send_signal(fd, SIGKILL, NULL, 0) ? -errno : 0;
+		err = syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) ? -errno : 0;
 	close(fd);
 	return err;
 }

@@ -301,7 +301,7 @@ static int show_status(struct proc_show *s)
 		      "Threads:\t%d\nSigQ:\t%u/%lu\nSigPnd:\t%016lx\nShdPnd:\t%016lx\n"
 		      "SigBlk:\t%016lx\nSigIgn:\t%016lx\nSigCgt:\t%016lx\n",
 		      v.nr_threads, t->pending.count + t->tg->shared_pending.count,
-		      t->tg->limits[RLIMIT_SIGPENDING].rlim_cur, t->pending.set,
+		      (unsigned long)t->tg->limits[RLIMIT_SIGPENDING].rlim_cur, t->pending.set,
 		      t->tg->shared_pending.set, t->blocked, ignored, caught);
 	strbuf_printf(&s->b,
 		      "CapInh:\t%016lx\nCapPrm:\t%016lx\nCapEff:\t%016lx\nCapBnd:\t%016lx\n"
@@ -357,9 +357,9 @@ static int show_limits(struct proc_show *s)
 		char soft[24] = "unlimited", hard[24] = "unlimited";
 
 		if (l->rlim_cur != RLIM_INFINITY)
-			snprintf(soft, sizeof(soft), "%lu", l->rlim_cur);
+			snprintf(soft, sizeof(soft), "%lu", (unsigned long)l->rlim_cur);
 		if (l->rlim_max != RLIM_INFINITY)
-			snprintf(hard, sizeof(hard), "%lu", l->rlim_max);
+			snprintf(hard, sizeof(hard), "%lu", (unsigned long)l->rlim_max);
 		strbuf_printf(&s->b, "%-25s %-20s %-20s %-10s\n", rows[i].name, soft, hard,
 			      rows[i].unit);
 	}
