@@ -141,11 +141,11 @@ endef
 MUSL_HEADERS = $(patsubst %,/usr/include/%,linux asm-generic fdt.h libfdt.h libfdt_env.h xxhash.h xxh3.h jansson.h \
 		 jansson_config.h $(ARCH)-linux-gnu/asm)
 $(eval $(call variant,$(BUILD)/musl,$(MUSL_CC) -isystem $(BUILD)/musl/include -include sentry/lib/musl.h,))
-$(KVMSBOX_OBJS:$(BUILD)/%=$(BUILD)/musl/%): | $(BUILD)/musl/include/asm
-$(BUILD)/musl/include/asm: Makefile
+$(KVMSBOX_OBJS:$(BUILD)/%=$(BUILD)/musl/%): | $(BUILD)/musl/include/.made
+$(BUILD)/musl/include/.made: Makefile
 	@mkdir -p $(@D)
 	@echo "  LN  $(@D)"
-	$(Q)ln -sfnt $(@D) $(MUSL_HEADERS)
+	$(Q)ln -sfnt $(@D) $(MUSL_HEADERS) && touch $@
 $(BUILD)/musl/sentry/lib/musl.o: $(BUILD)/gen/errno_names.inc
 %/musl.o: CPPFLAGS += -I$(BUILD)/gen
 $(BUILD)/gen/errno_names.inc:

@@ -139,6 +139,11 @@ struct platform_type {
 	int (*ctx_run)(struct context *ctx, struct address_space *as, struct arch_regs *regs,
 		       struct trap *trap);
 	/*
+	 * Does now, without running user code, what the next ctx_run of @ctx in @as would have to
+	 * begin with. What fails will fail there again. NULL: nothing.
+	 */
+	void (*ctx_prepare)(struct context *ctx, struct address_space *as);
+	/*
 	 * What the call of the last TRAP_CALL returns, when ctx_run lets it. NULL: there is none.
 	 */
 	void (*ctx_answer)(struct context *ctx, long result);

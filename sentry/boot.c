@@ -451,12 +451,15 @@ static void run(struct boot *b)
 		     strerror(-err));
 		return;
 	}
-	if (lockdown(platform->type, &needs, why, sizeof(why))) {
-		fail(b, EXIT_KVMSBOX, "%s", why);
+	if (b->config.fn_kind) {
+		if (lockdown(platform->type, &needs, why, sizeof(why)))
+			fail(b, EXIT_KVMSBOX, "%s", why);
+		else
+			b->result->status = function_serve(b->init.tg, b->start);
 		return;
 	}
-	if (b->config.fn_kind) {
-		b->result->status = function_serve(b->init.tg, b->start);
+	if (lockdown_privileges(&needs, why, sizeof(why))) {
+		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
 	}
 	forward_prepare(&fa);
@@ -466,11 +469,18 @@ static void run(struct boot *b)
 	}
 	b->result->boot_ns = monotonic_ns() - b->start;
 	started = monotonic_ns();
+	/* Its thread brings its memory up on another processor while the host compiles the filter. */
+	tasks_bar(true);
 	err = kernel_start_process(b->kernel, b->init.tg);
 	if (err) {
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
+	if (lockdown_calls(platform->type, &needs, why, sizeof(why))) {
+		fail(b, EXIT_KVMSBOX, "%s", why);
+		return;
+	}
+	tasks_bar(false);
 	until_end(b, started);
 }
 

@@ -37,7 +37,7 @@ struct wire {
 	uint8_t data[FN_DATA_MAX];
 };
 
-static __host_state struct {
+static __host_large struct {
 	struct kernel *kernel;
 	int channel, event;
 	_Atomic bool rung;    /* by function_ring, and not looked into yet */

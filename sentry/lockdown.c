@@ -56,12 +56,8 @@ static int install(const struct filter *f)
 		       : 0;
 }
 
-int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
-	     size_t why_size)
+int lockdown_privileges(const struct lockdown_needs *needs, char *why, size_t why_size)
 {
-	unsigned int bits = (needs->volumes ? LOCKDOWN_VOLUMES : 0) |
-			    (needs->control ? LOCKDOWN_CONTROL : 0) |
-			    (needs->function ? LOCKDOWN_FUNCTION : 0);
 	int err;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
@@ -69,11 +65,19 @@ int lockdown(const struct platform_type *platform, const struct lockdown_needs *
 		return -errno;
 	}
 	err = drop_capabilities(needs->volumes);
-	if (err) {
+	if (err)
 		snprintf(why, why_size, "can't drop capabilities: %s", strerror(-err));
-		return err;
-	}
-	err = -ENOENT;
+	return err;
+}
+
+int lockdown_calls(const struct platform_type *platform, const struct lockdown_needs *needs,
+		   char *why, size_t why_size)
+{
+	unsigned int bits = (needs->volumes ? LOCKDOWN_VOLUMES : 0) |
+			    (needs->control ? LOCKDOWN_CONTROL : 0) |
+			    (needs->function ? LOCKDOWN_FUNCTION : 0);
+	int err = -ENOENT;
+
 	for (size_t i = 0; i < ARRAY_SIZE(filters) && err == -ENOENT; i++) {
 		if (filters[i].needs == bits && !strcmp(filters[i].platform, platform->name))
 			err = install(&filters[i]);
@@ -81,4 +85,12 @@ int lockdown(const struct platform_type *platform, const struct lockdown_needs *
 	if (err)
 		snprintf(why, why_size, "can't install the seccomp filter: %s", strerror(-err));
 	return err;
+}
+
+int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
+	     size_t why_size)
+{
+	int err = lockdown_privileges(needs, why, why_size);
+
+	return err ? err : lockdown_calls(platform, needs, why, why_size);
 }

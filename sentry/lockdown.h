@@ -18,9 +18,17 @@ struct lockdown_needs {
 };
 
 /*
- * No new privileges; no capabilities (but those that act for a volume's files); a seccomp filter
- * that leaves the host calls the sentry needs. 0, or -errno with one line in @why.
+ * No new privileges, and no capabilities but those that act for a volume's files: for the calling
+ * thread, and those that it makes. 0, or -errno with one line in @why.
  */
+int lockdown_privileges(const struct lockdown_needs *needs, char *why, size_t why_size);
+/*
+ * After lockdown_privileges: a seccomp filter for all threads that leaves the host calls which the
+ * sentry needs. 0, or -errno with one line in @why.
+ */
+int lockdown_calls(const struct platform_type *platform, const struct lockdown_needs *needs,
+		   char *why, size_t why_size);
+/* Both. */
 int lockdown(const struct platform_type *platform, const struct lockdown_needs *needs, char *why,
 	     size_t why_size);
 

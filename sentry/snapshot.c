@@ -31,7 +31,7 @@
 
 struct frozen *snapshot_frozen;
 
-static __host_state struct {
+static __host_large struct {
 	int fd; /* the image; 0: there is none */
 	struct snapshot_root root;
 	struct mm_frozen **mms;

@@ -39,7 +39,7 @@ struct pm_scan {
 };
 _Static_assert(sizeof(struct pm_scan) == 0x60, "as the kernel has it");
 
-static __host_state struct {
+static __host_large struct {
 	int pagemap; /* of this process; 0: not opened */
 	bool no_scan;
 	uint64_t *stored; /* bit per page from ARENA_BASE: it is in the image, the rest was zero */

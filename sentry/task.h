@@ -219,6 +219,8 @@ struct task *task_alloc(const struct task_args *args);
 int task_publish(struct task *t, struct thread_group *parent) __must_check;
 /* Starts the host thread, which takes over the caller's reference. 0 or -EAGAIN. */
 int task_start(struct task *t) __must_check;
+/* While barred, a host thread that starts comes up to its task's first entry of user code. */
+void tasks_bar(bool bar);
 /* The same for a task that ran before and was discarded, by the freezer or in task_run_here. */
 int task_resume(struct task *t) __must_check;
 /*

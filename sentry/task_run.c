@@ -273,6 +273,26 @@ static bool is_last_exit(struct task *t, bool again)
 	return true;
 }
 
+/* A futex: 1 while no user code runs. */
+static _Atomic uint32_t barred;
+
+void tasks_bar(bool bar)
+{
+	atomic_store(&barred, bar);
+	if (!bar)
+		host_futex_wake(&barred, HOST_FUTEX_ALL);
+}
+
+static void wait_unbarred(struct task *t)
+{
+	const struct platform_type *pt = t->kernel->platform->type;
+
+	if (pt->ctx_prepare)
+		pt->ctx_prepare(t->ctx, t->mm->as);
+	while (atomic_load(&barred))
+		host_futex_wait(&barred, 1, NULL);
+}
+
 /* @again: if it is discarded, it will be resumed here or by this thread. */
 static void run_task(struct task *t, bool again)
 {
@@ -285,6 +305,8 @@ static void run_task(struct task *t, bool again)
 	t->host_ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	t->host_tid = gettid();
 	atomic_store(&t->state, TASK_RUNNING);
+	if (unlikely(atomic_load(&barred)))
+		wait_unbarred(t);
 	while (!discarded) {
 		if (freezer_active() && park(t))
 			discarded = true;

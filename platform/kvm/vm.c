@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "sentry/lib/log.h"
+#include "sentry/lib/world.h"
 
 #define PDE_SPAN	(2UL << 20)
 #define CPUID_ENTRIES	256
@@ -34,7 +35,7 @@
 #define GDT_USER_DATA	0x00cff3000000ffffULL
 #define GDT_USER_CODE	0x00affb000000ffffULL
 
-struct kvm_vm kvm_vm = {.fd = -1};
+__host_large struct kvm_vm kvm_vm = {.fd = -1};
 /* For threads that race at kvm_vm_wait. */
 static pthread_mutex_t join_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -159,7 +160,7 @@ static void few_leaves(struct kvm_cpuid2 *c)
 /* CPUID as the host supports it, without what needs a kernel in the guest to switch it on. */
 static int setup_cpuid(int kvm)
 {
-	static union {
+	static __host_large union {
 		struct kvm_cpuid2 c;
 		uint8_t space[sizeof(struct kvm_cpuid2) +
 			      CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2)];

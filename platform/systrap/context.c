@@ -657,6 +657,18 @@ static int resume_call(struct systrap_context *ctx, struct arch_regs *regs, stru
 	return atomic_exchange(&ctx->stub.kick, false) ? stub_kick_trap(&ctx->stub, trap) : AGAIN;
 }
 
+void systrap_ctx_prepare(struct context *base, struct address_space *as_base)
+{
+	struct systrap_context *ctx = to_ctx(base);
+	struct stub_space *as = to_stub_space(as_base);
+
+	if ((!ctx->stub.thread || atomic_load(&ctx->stub.thread->proc->as) != as) &&
+	    context_attach(ctx, as))
+		return;
+	if (atomic_load(&ctx->stub.thread->proc->nr_stale) && stub_context_sync(&ctx->stub, as))
+		log_debug("systrap: nothing could be prepared");
+}
+
 int systrap_ctx_run(struct context *base, struct address_space *as_base, struct arch_regs *regs,
 		    struct trap *trap)
 {

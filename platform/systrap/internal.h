@@ -17,14 +17,14 @@
  *
  * A stopped thread is parked or attached to a context. Threads end with their process only.
  *
- *   sentry --- reaper thread --fork--> master --fork--> leader, leader, leader … (all the reaper's
- *                                                         | clone	        children)
- *                                                       user threads
+ *   sentry --fork--> master --fork--> leader, leader, leader … (all of them the sentry's children,
+ *                                       | clone	                in the master's process group)
+ *                                     user threads
  *
- * The reaper forks the master, before there is a platform if it was told of one in time, and waits
- * for the end of stub processes, that is all. They are its
- * children (CLONE_PARENT) and die with it (PR_SET_PDEATHSIG); if one is killed from outside, the
- * reaper wakes those who wait for its threads.
+ * The sentry's thread that starts the platform forks the master, before there is a platform if it
+ * is told of one in time. Stub processes are that thread's children (CLONE_PARENT) and die with it
+ * (PR_SET_PDEATHSIG), so it lives as long as the platform. The reaper, a thread of its own, waits
+ * for their end, that is all; if one is killed from outside, it wakes those who wait for its threads.
  *
  * A leader sleeps until its request page has something for it: mmap, munmap, clone. It never runs
  * user code.
@@ -169,10 +169,10 @@ struct reaper {
 	bool listens;  /* the host has what listeners need. const */
 	bool has_timer;
 	timer_t timer;	   /* its ticks; const once started */
-	int pidfd;	   /* the master's, -1: none. const once started */
+	int pidfd;	   /* the master's. const */
 	int sock;	   /* to the master. const */
 	int master_sock;   /* the master's end, until it is made */
-	pid_t master;	   /* 0: none. const once started */
+	pid_t master;	   /* its id, and its process group's. const */
 	int master_status; /* errno: why it could not be made, or ended */
 };
 
@@ -233,7 +233,7 @@ bool filter_is_stop(int nr, uaddr_t ip);
 /*
  * master.c
  */
-/* On the reaper thread: forks the master, which is on its way to the code page. 0 or -errno. */
+/* Forks the master, which is on its way to the code page, as this thread's child. 0 or -errno. */
 int systrap_master_start(struct reaper *r);
 
 /*
@@ -254,8 +254,8 @@ void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc);
  * reaper.c
  */
 /*
- * Starts the thread, which makes the master with a control file made here. ERR_PTR. How making the
- * master went is told by the answer to the first request.
+ * Makes a control file, the master, and the thread that looks after it. ERR_PTR. How the master gets
+ * on is told by the answer to the first request. Stubs die with the calling thread.
  */
 struct reaper *reaper_start(void);
 /* It is @p's from here on, whose master is prepared. */
@@ -302,6 +302,7 @@ void frame_get_stop(const struct systrap_thread *th, const void *frame, struct f
  */
 struct context *systrap_ctx_create(struct platform *base);
 void systrap_ctx_destroy(struct context *base);
+void systrap_ctx_prepare(struct context *base, struct address_space *as);
 int systrap_ctx_run(struct context *base, struct address_space *as, struct arch_regs *regs,
 		    struct trap *trap);
 void systrap_ctx_get_bases(struct context *base, uint64_t *fs_base, uint64_t *gs_base);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making the master stub: forked by the reaper thread, it gives up what it inherited, installs the
+ * Making the master stub: forked from the sentry, it gives up what it inherited, installs the
  * signal handler and the filter, and goes to the code page, where it gives up the sentry's memory
  * and goes into the leader's loop. The first request brings it the memory's files (leader.c), which
  * need not be there yet when it is forked.
@@ -85,7 +85,7 @@ struct inherited {
 };
 
 /*
- * In the child, on a copy of the reaper's stack, without the arenas. Ends in the code page or in
+ * In the child, on a copy of its parent's stack, without the arenas. Ends in the code page or in
  * _exit(errno).
  */
 static void __attribute__((noreturn)) child_main(const struct inherited *in)
@@ -142,5 +142,7 @@ int systrap_master_start(struct reaper *r)
 	if (ret < 0)
 		return -errno;
 	r->master = (pid_t)ret;
+	/* As it does itself: the reaper waits for its group, and may be there first. */
+	setpgid(r->master, r->master);
 	return 0;
 }

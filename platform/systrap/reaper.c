@@ -68,7 +68,8 @@ static void collect_master(struct systrap_platform *p)
 	int status = 0;
 
 	waitpid(p->reaper->master, &status, __WALL);
-	p->reaper->master_status = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+	if (!p->reaper->master_status)
+		p->reaper->master_status = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
 	atomic_store(&p->master.stub.dead, true);
 	answer_for_dead(p->master.req);
 }
@@ -281,7 +282,7 @@ static void reap(struct reaper *r)
 
 	for (;;) {
 		info.si_pid = 0;
-		if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT | __WALL | __WNOTHREAD)) {
+		if (waitid(P_PGID, (id_t)r->master, &info, WEXITED | WNOWAIT | __WALL)) {
 			if (errno != EINTR)
 				break;
 			pthread_mutex_lock(&r->lock);
@@ -304,33 +305,20 @@ static void reap(struct reaper *r)
 
 static void *reaper_main(void *arg)
 {
-	struct systrap_platform *p;
 	struct reaper *r = arg;
 	int err;
 
 	prctl(PR_SET_NAME, "systrap-reaper", 0, 0, 0);
 	err = tick_create(r);
-	if (!err)
-		err = systrap_master_start(r);
-	close(r->master_sock);
 	pthread_mutex_lock(&r->lock);
-	if (err)
+	if (err) {
 		r->master_status = -err;
+		kill(r->master, SIGKILL);
+	}
 	r->started = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	p = err ? wait_adopted(r) : NULL;
-	if (p) {
-		atomic_store(&p->master.stub.dead, true);
-		answer_for_dead(p->master.req);
-	} else if (!err) {
-		reap(r);
-	}
-	/* If all were killed from outside: stubs are bound to the life of this thread. */
-	pthread_mutex_lock(&r->lock);
-	while (!r->quit)
-		pthread_cond_wait(&r->wake, &r->lock);
-	pthread_mutex_unlock(&r->lock);
+	reap(r);
 	return NULL;
 }
 
@@ -354,14 +342,6 @@ bool systrap_can_listen(void)
 	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action))
 		return false;
 	return syscall(SYS_pidfd_getfd, -1, 0, 0) < 0 && errno == EBADF;
-}
-
-static void wait_started(struct reaper *r)
-{
-	pthread_mutex_lock(&r->lock);
-	while (!r->started)
-		pthread_cond_wait(&r->wake, &r->lock);
-	pthread_mutex_unlock(&r->lock);
 }
 
 struct reaper *reaper_start(void)
@@ -392,14 +372,22 @@ struct reaper *reaper_start(void)
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->wake, NULL);
 	stub_block_signals(&old);
-	err = -pthread_create(&r->thread, NULL, reaper_main, r);
+	/*
+	 * By this thread, though stubs die with it: there is little of us to be copied yet, and a
+	 * thread for it would have to be waited for.
+	 */
+	err = systrap_master_start(r);
+	if (!err) {
+		err = -pthread_create(&r->thread, NULL, reaper_main, r);
+		if (err) {
+			kill(r->master, SIGKILL);
+			waitpid(r->master, NULL, __WALL);
+			close(r->pidfd);
+		}
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!err) {
-		/*
-		 * Before we fill the processor for a millisecond: the master comes up on another
-		 * meanwhile, and there is less of us to be copied.
-		 */
-		wait_started(r);
+		close(r->master_sock);
 		return r;
 	}
 	pthread_cond_destroy(&r->wake);
@@ -416,6 +404,8 @@ out_free:
 void reaper_adopt(struct reaper *r, struct systrap_platform *p)
 {
 	pthread_mutex_lock(&r->lock);
+	while (!r->started)
+		pthread_cond_wait(&r->wake, &r->lock);
 	p->reaper = r;
 	p->fsgsbase = r->fsgsbase;
 	r->p = p;
@@ -429,7 +419,7 @@ void reaper_stop(struct reaper *r)
 	r->quit = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	if (r->master && !(r->p && atomic_load(&r->p->master.stub.dead)))
+	if (!(r->p && atomic_load(&r->p->master.stub.dead)))
 		kill(r->master, SIGKILL);
 	pthread_join(r->thread, NULL);
 	close(r->sock);

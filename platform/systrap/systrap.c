@@ -174,6 +174,7 @@ const struct platform_type systrap_platform = {
 	.ctx_create = systrap_ctx_create,
 	.ctx_destroy = systrap_ctx_destroy,
 	.ctx_run = systrap_ctx_run,
+	.ctx_prepare = systrap_ctx_prepare,
 	.ctx_kick = stub_ctx_kick,
 	.ctx_get_bases = systrap_ctx_get_bases,
 	.ctx_set_bases = systrap_ctx_set_bases,

@@ -226,7 +226,7 @@ size_t mm_rewind(struct mm_frozen *f)
 
 __host_state bool mm_training;
 
-static __host_state struct {
+static __host_large struct {
 	pthread_mutex_t lock;
 	size_t n;
 	struct {

@@ -22,6 +22,7 @@
 #include "sentry/console.h"
 #include "sentry/control_msg.h"
 #include "sentry/forward.h"
+#include "sentry/lib/world.h"
 #include "tools/kvmsbox/kvmsbox.h"
 #include "tools/kvmsbox/options.h"
 #include "tools/kvmsbox/store.h"
@@ -330,7 +331,7 @@ static int run(struct session *s)
 
 static int enter(struct options *o, struct sandbox *sb)
 {
-	static struct session s;
+	static __host_large struct session s;
 	char text[32];
 	int err, status;
 

@@ -35,6 +35,9 @@ int cmd_doctor(int argc, char **argv);
 int cmd_invoke(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 
+/* Lets the platform begin (platform_prepare), and this process get ready for the sandbox. */
+void prepare_platform(const char *name);
+
 /* image_importer: runs kvmsbox-import. */
 int import_elsewhere(const char *archive, const struct image_options *options,
 		     char hash[IMAGE_HASH_LEN + 1], struct image_error *err);

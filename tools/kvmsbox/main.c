@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "platform/platform.h"
 #include "tools/kvmsbox/kvmsbox.h"
 
 static const struct subcommand {
@@ -33,6 +35,10 @@ static const struct subcommand {
 	{"doctor", cmd_doctor, "tell what this machine offers and what would be used"},
 };
 
+#define BRING_IN_MAX (128UL << 10)
+#define STACK_BELOW  (20UL << 10) /* what a start needs */
+#define STACK_ABOVE  (8UL << 10)
+
 #define NR_SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
 
 int complain(const char *fmt, ...)
@@ -50,6 +56,29 @@ int complain(const char *fmt, ...)
 	}
 	dprintf(STDERR_FILENO, "kvmsbox: %s\n", buf);
 	return EXIT_KVMSBOX;
+}
+
+/* Made by the linker: all small variables lie between them (sentry/lib/world.h). */
+extern char __start_kstate_data[], _end[];
+
+/* Brings in what is going to be written, all at once: a fault for each page costs twice that. */
+static void bring_in(uintptr_t start, uintptr_t end)
+{
+	start = PAGE_ALIGN_DOWN(start);
+	end = PAGE_ALIGN_UP(end);
+	/* Best effort; with a sanitizer there are megabytes of variables. */
+	if (start < end && end - start <= BRING_IN_MAX)
+		madvise((void *)start, end - start, MADV_POPULATE_WRITE);
+}
+
+void prepare_platform(const char *name)
+{
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+
+	platform_prepare(name);
+	/* Now: the platform may have forked, and what was written before would have to be copied. */
+	bring_in((uintptr_t)__start_kstate_data, (uintptr_t)_end);
+	bring_in(here - STACK_BELOW, here + STACK_ABOVE);
 }
 
 bool parse_size(const char *s, uint64_t *bytes)

@@ -13,6 +13,7 @@
 
 #include "sentry/boot.h"
 #include "sentry/control_msg.h"
+#include "sentry/lib/world.h"
 #include "tools/kvmsbox/kvmsbox.h"
 #include "tools/kvmsbox/options.h"
 #include "tools/kvmsbox/store.h"
@@ -225,7 +226,7 @@ static const struct verb logs_verb = {
 /* Prints what there is. False: standard output doesn't want it. */
 static bool copy_log(int fd)
 {
-	static char buf[65536];
+	static __host_large char buf[65536];
 	ssize_t n;
 
 	while ((n = read(fd, buf, sizeof(buf))) > 0) {

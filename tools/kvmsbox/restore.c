@@ -129,10 +129,10 @@ static int run(struct options *o, const char *path, const struct snapshot_file *
 		if (status)
 			return status;
 		if (!o->detach)
-			platform_prepare(o->config.platform);
+			prepare_platform(o->config.platform);
 		return sandbox_run_named(o, &store, &job);
 	}
-	platform_prepare(o->config.platform);
+	prepare_platform(o->config.platform);
 	boot(&job, o, &result);
 	if (result.error[0])
 		complain("%s", result.error);
