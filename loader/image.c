@@ -177,27 +177,32 @@ void image_note(struct cache *c, const struct stat *st, struct cache_key *key, i
 		close(fd);
 }
 
+static bool of_this_boot(const struct cache_key *key)
+{
+	char id[sizeof(key->boot_id)];
+
+	cache_boot_id(id);
+	return id[0] && !memcmp(id, key->boot_id, sizeof(id));
+}
+
 int image_open_known(struct cache *c, const char *path, const struct stat *st, int locked,
 		     struct image *out)
 {
-	char hash[IMAGE_HASH_LEN + 1] = "", boot_id[40];
+	char hash[IMAGE_HASH_LEN + 1] = "";
 	struct timespec now;
 	struct cache_key key;
 	struct stat entry;
-	bool same_boot;
 
 	if (cache_read_key(c, st, &key))
 		return -ENOENT;
 	memcpy(hash, key.hash, IMAGE_HASH_LEN);
 	if (cache_open_entry(c, hash, out))
 		return -ENOENT;
-	cache_boot_id(boot_id);
-	same_boot = boot_id[0] && !memcmp(boot_id, key.boot_id, sizeof(boot_id));
 	if (fstat(out->fd, &entry)) {
 		image_close(out);
 		return -ENOENT;
 	}
-	if (!entry_unchanged(&key, &entry) || (!same_boot && !key.synced)) {
+	if (!entry_unchanged(&key, &entry) || (!key.synced && !of_this_boot(&key))) {
 		log_debug("image %s: checking all of entry %s", path, hash);
 		if (entry_verify(out->fd) || image_key_set_entry(&key, out->fd)) {
 			log_info("image %s: entry %s is damaged", path, hash);

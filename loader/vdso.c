@@ -242,10 +242,19 @@ int vdso_init(void)
 		       MIN(PAGE_SIZE, size - i * PAGE_SIZE));
 	}
 	vvar = phys_ptr(vvar_frame);
-	keeper.runs = host_uses_tsc();
-	if (keeper.runs)
-		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
 	return 0;
+}
+
+static void begin(bool tsc)
+{
+	keeper.runs = tsc;
+	if (tsc)
+		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
+}
+
+void vdso_begin(void)
+{
+	begin(host_uses_tsc());
 }
 
 /*
@@ -366,9 +375,7 @@ void vdso_restored(void)
 	write_begin();
 	vvar->usable = 0;
 	write_end();
-	keeper.runs = host_clock ? host_clock == USES_TSC : host_uses_tsc();
-	if (keeper.runs)
-		keeper.mono.last = take_sample(CLOCK_MONOTONIC);
+	begin(host_clock ? host_clock == USES_TSC : host_uses_tsc());
 }
 
 gpa_t vdso_clock_frame(void)

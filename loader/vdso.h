@@ -14,6 +14,8 @@
 
 /* Makes the frames. Once, after physmem_init. 0 or -errno. */
 int vdso_init(void) __must_check;
+/* Asks the host which clock it has. Before lockdown, and before user code may want the time. */
+void vdso_begin(void);
 /* Maps vvar and vDSO somewhere into @mm and sets mm->vdso. 0 or -errno. */
 int vdso_map(struct mm *mm) __must_check;
 /*

@@ -46,7 +46,7 @@ static __kernel_state struct cred *shmem_cred; /* owner of shared anonymous memo
 
 struct boot {
 	struct config config;
-	void *blob; /* its device tree */
+	const void *blob; /* its device tree */
 	size_t blob_size;
 	struct boot_result *result;
 	struct kernel *kernel;
@@ -69,25 +69,6 @@ static int fail(struct boot *b, int status, const char *fmt, ...)
 	va_end(ap);
 	b->result->status = status;
 	return -1;
-}
-
-static int read_config(struct boot *b, int fd)
-{
-	char why[256];
-	struct stat st;
-	void *blob;
-
-	if (fstat(fd, &st))
-		return fail(b, EXIT_KVMSBOX, "can't read the configuration: %s", strerror(errno));
-	blob = mmap(NULL, (size_t)st.st_size + 1, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (blob == MAP_FAILED)
-		return fail(b, EXIT_KVMSBOX, "can't map the configuration: %s", strerror(errno));
-	close(fd);
-	b->blob = blob;
-	b->blob_size = (size_t)st.st_size;
-	if (sandbox_config_parse(blob, b->blob_size, &b->config, why, sizeof(why)))
-		return fail(b, EXIT_KVMSBOX, "%s", why);
-	return 0;
 }
 
 /* Shared anonymous memory is an unnamed file of the in-memory filesystem. */
@@ -452,6 +433,7 @@ static void run(struct boot *b)
 		return;
 	}
 	if (b->config.fn_kind) {
+		vdso_begin();
 		if (lockdown(platform->type, &needs, why, sizeof(why)))
 			fail(b, EXIT_KVMSBOX, "%s", why);
 		else
@@ -469,13 +451,14 @@ static void run(struct boot *b)
 	}
 	b->result->boot_ns = monotonic_ns() - b->start;
 	started = monotonic_ns();
-	/* Its thread brings its memory up on another processor while the host compiles the filter. */
+	/* Its thread has its memory mapped on another processor during what follows. */
 	tasks_bar(true);
 	err = kernel_start_process(b->kernel, b->init.tg);
 	if (err) {
 		fail(b, EXIT_KVMSBOX, "can't start the program: %s", strerror(-err));
 		return;
 	}
+	vdso_begin();
 	if (lockdown_calls(platform->type, &needs, why, sizeof(why))) {
 		fail(b, EXIT_KVMSBOX, "%s", why);
 		return;
@@ -493,14 +476,17 @@ static bool set_log_level(struct boot *b)
 	return false;
 }
 
-void sentry_run(int dtb_fd, struct boot_result *result)
+void sentry_run(const void *blob, size_t size, struct boot_result *result)
 {
-	struct boot b = {.result = result};
+	struct boot b = {.result = result, .blob = blob, .blob_size = size};
+	char why[256];
 
 	memset(result, 0, sizeof(*result));
 	b.start = monotonic_ns();
-	if (read_config(&b, dtb_fd))
+	if (sandbox_config_parse(blob, size, &b.config, why, sizeof(why))) {
+		fail(&b, EXIT_KVMSBOX, "%s", why);
 		return;
+	}
 	if (!set_log_level(&b))
 		return;
 	/* From here on every thread has the forwarded signals blocked. */

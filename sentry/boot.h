@@ -24,10 +24,10 @@ struct boot_result {
 };
 
 /*
- * Runs the sandbox that the device tree on @dtb_fd (sealed memfd) describes, until its init has
- * ended. Takes over the host descriptors that it names. Signals sent to this process are forwarded.
+ * Runs the sandbox that the device tree of @size bytes at @blob describes, until its init has ended.
+ * Takes over the host descriptors that it names. Signals sent to this process are forwarded.
  */
-void sentry_run(int dtb_fd, struct boot_result *result);
+void sentry_run(const void *blob, size_t size, struct boot_result *result);
 
 /*
  * What can be done for sentry_restore before it is known what is to be restored, lockdown included:

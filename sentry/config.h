@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The sandbox's configuration: a flattened device tree on a sealed memfd, made by a front end with
+ * The sandbox's configuration: a flattened device tree, made by a front end with
  * sandbox_config_write and read by the sentry with sandbox_config_parse. Every property is checked;
  * a tree from elsewhere is hostile input (test/fuzz/fuzz_dtb.c).
  *

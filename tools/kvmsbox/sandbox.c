@@ -119,7 +119,7 @@ void sandbox_boot(struct options *o, struct boot_result *result)
 	const char *verb = o->verb->name;
 	void *blob = NULL;
 	size_t size;
-	int fd, err;
+	int err;
 
 	memset(result, 0, sizeof(*result));
 	if (o->strace_stderr)
@@ -136,13 +136,8 @@ void sandbox_boot(struct options *o, struct boot_result *result)
 		free(blob);
 		return;
 	}
-	fd = sandbox_config_memfd(blob, size);
+	sentry_run(blob, size, result);
 	free(blob);
-	if (fd < 0) {
-		fail(result, "%s: can't make the configuration file: %s", verb, strerror(-fd));
-		return;
-	}
-	sentry_run(fd, result);
 	if (o->config.stats)
 		sentry_print_stats(STDERR_FILENO, result);
 }
