@@ -98,6 +98,7 @@ step clang 1800 "$MAKE" $jobs clang
 group layers 60 tools/check-layers.sh
 group layers-self 60 tools/check-layers.sh --self-test
 group lint 600 tools/lint.sh
+group libc 300 test/libc/run.sh
 step unit-build 1800 "$MAKE" $jobs unit-build
 group unit 3600 "$MAKE" -s unit-run
 group conform-native 1200 test/conform/run.sh native

@@ -17,14 +17,15 @@
  *
  * A stopped thread is parked or attached to a context. Threads end with their process only.
  *
- *   sentry --fork--> master --fork--> leader, leader, leader … (all of them the sentry's children,
- *                                       | clone	                in the master's process group)
+ *   sentry --fork--> master --fork--> leader, leader, … (all of them the sentry's children,
+ *                                       | clone	          in the master's process group)
  *                                     user threads
  *
  * The sentry's thread that starts the platform forks the master, before there is a platform if it
  * is told of one in time. Stub processes are that thread's children (CLONE_PARENT) and die with it
- * (PR_SET_PDEATHSIG), so it lives as long as the platform. The reaper, a thread of its own, waits
- * for their end, that is all; if one is killed from outside, it wakes those who wait for its threads.
+ * (PR_SET_PDEATHSIG), so it lives as long as the platform. The reaper, a thread of its own,
+ * waits for their end, that is all; if one is killed from outside, it wakes those who wait for its
+ * threads.
  *
  * A leader sleeps until its request page has something for it: mmap, munmap, clone. It never runs
  * user code.
@@ -254,8 +255,8 @@ void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc);
  * reaper.c
  */
 /*
- * Makes a control file, the master, and the thread that looks after it. ERR_PTR. How the master gets
- * on is told by the answer to the first request. Stubs die with the calling thread.
+ * Makes a control file, the master, and the thread that looks after it. ERR_PTR. How the master
+ * gets on is told by the answer to the first request. Stubs die with the calling thread.
  */
 struct reaper *reaper_start(void);
 /* It is @p's from here on, whose master is prepared. */
