@@ -24,8 +24,8 @@ struct boot_result {
 };
 
 /*
- * Runs the sandbox that the device tree of @size bytes at @blob describes, until its init has ended.
- * Takes over the host descriptors that it names. Signals sent to this process are forwarded.
+ * Runs the sandbox that the device tree of @size bytes at @blob describes, until its init has
+ * ended. Takes over the host descriptors that it names. Signals sent to this process are forwarded.
  */
 void sentry_run(const void *blob, size_t size, struct boot_result *result);
 

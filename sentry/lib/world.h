@@ -17,8 +17,8 @@
 
 #define __host_state __attribute__((section("host_state")))
 /*
- * The same for a large one that few sandboxes use. All that isn't marked so lies close together, and
- * most of it is used by all: it is brought in at once (tools/kvmsbox/main.c).
+ * The same for a large one that few sandboxes use. All that isn't marked so lies close together,
+ * and most of it is used by all: it is brought in at once (tools/kvmsbox/main.c).
  */
 #define __host_large __attribute__((section("host_large")))
 /* And the other way round, in the files that aren't gathered. */
