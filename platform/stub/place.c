@@ -9,7 +9,8 @@
  * user code somebody compares the CPUs every few milliseconds (place_balance).
  *
  * The count of contexts in user code on each CPU is what tells: pairs that take turns (a pipe) are
- * rarely seen there together and stay together.
+ * rarely seen there together and stay together. If they weren't together to begin with, one of them
+ * joins the other: waking somebody on another CPU costs more than all else that a turn does.
  *
  * KVMSBOX_STUB_PIN=0 in the environment turns it off, for measurements.
  */
@@ -23,7 +24,9 @@
 #include "sentry/lib/arena.h"
 #include "sentry/lib/clock.h"
 
-#define CROWDED_LIMIT 4
+#define CROWDED_LIMIT 4 /* at first: four times as much each time that it was no help */
+#define CROWDED_MOST  4096u
+#define APART_LIMIT   16
 #define PLACE_ANEW    (-2)    /* the next to enter is placed again */
 #define STAY_NS	      2000000 /* before it may be elsewhere: that costs 4 µs */
 
@@ -98,7 +101,8 @@ void place_context(struct stub_context *ctx, pid_t tid)
 	if (cpu == pl->nr_cpus)
 		cpu = 0;
 	move_to(ctx, 0, tid, least_loaded(pl, cpu));
-	ctx->crowded = 0;
+	ctx->crowded = ctx->apart = 0;
+	ctx->crowded_limit = CROWDED_LIMIT;
 	ctx->placed = monotonic_ns();
 }
 
@@ -124,11 +128,33 @@ void place_rest(struct stub_context *ctx)
 		unbind(ctx, PLACE_ANEW);
 }
 
+/*
+ * Whoever entered user code before @ctx did it on another CPU, and nobody is in user code there now:
+ * time after time? Then that CPU, else -1.
+ */
+static int joins(struct place *pl, struct stub_context *ctx, int cpu)
+{
+	int last = atomic_load_explicit(&pl->last, memory_order_relaxed);
+
+	if (last == cpu)
+		return -1;
+	if (load_of(pl, (unsigned int)last)) {
+		ctx->apart = 0;
+		return -1;
+	}
+	if (++ctx->apart < APART_LIMIT)
+		return -1;
+	ctx->apart = 0;
+	ctx->crowded_limit = MIN(ctx->crowded_limit * 4, CROWDED_MOST);
+	return last;
+}
+
 int place_enter(struct stub_context *ctx)
 {
 	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	int cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
 	unsigned int other;
+	int with;
 
 	if (unlikely(cpu == PLACE_ANEW)) {
 		place_context(ctx, ctx->thread->tid);
@@ -138,7 +164,13 @@ int place_enter(struct stub_context *ctx)
 		return -1;
 	if (likely(!load_of(pl, (unsigned int)cpu))) {
 		ctx->crowded = 0;
-	} else if (++ctx->crowded >= CROWDED_LIMIT) {
+		with = joins(pl, ctx, cpu);
+		if (unlikely(with >= 0)) {
+			move_to(ctx, 0, ctx->thread->tid, (unsigned int)with);
+			ctx->stats.moves++;
+			cpu = with;
+		}
+	} else if (++ctx->crowded >= ctx->crowded_limit) {
 		ctx->crowded = 0;
 		other = least_loaded(pl, (unsigned int)cpu);
 		if (!load_of(pl, other)) {
@@ -148,6 +180,8 @@ int place_enter(struct stub_context *ctx)
 		}
 	}
 	atomic_fetch_add_explicit(&pl->cpus[cpu].running, 1, memory_order_relaxed);
+	if (atomic_load_explicit(&pl->last, memory_order_relaxed) != cpu)
+		atomic_store_explicit(&pl->last, cpu, memory_order_relaxed);
 	return cpu;
 }
 
@@ -170,6 +204,26 @@ void place_near(struct place *pl, pid_t tid)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	sched_setaffinity(tid, sizeof(set), &set);
+}
+
+void place_elsewhere(struct place *pl, pid_t tid)
+{
+	cpu_set_t set = pl->allowed;
+	int cpu;
+
+	if (!pl->pin)
+		return;
+	cpu = sched_getcpu();
+	if (cpu < 0)
+		return;
+	CPU_CLR(cpu, &set);
+	sched_setaffinity(tid, sizeof(set), &set);
+}
+
+void place_anywhere(struct place *pl, pid_t tid)
+{
+	if (pl->pin)
+		sched_setaffinity(tid, sizeof(pl->allowed), &pl->allowed);
 }
 
 /* Two in user code on one CPU while another has none, at two ticks in a row. */

@@ -162,7 +162,7 @@ struct stub_context {
 	_Atomic unsigned int kickers;
 	/* Placement */
 	_Atomic int cpu; /* index into place.cpus, or < 0: not placed */
-	unsigned int crowded;
+	unsigned int crowded, crowded_limit, apart;
 	uint64_t placed; /* when, CLOCK_MONOTONIC ns */
 	struct context_stats stats;
 	/* Time in the stub: what is done, and since when it runs now (0: it doesn't). */
@@ -187,6 +187,7 @@ struct place {
 	bool pin;
 	unsigned int nr_cpus;
 	struct host_cpu *cpus;
+	_Atomic int last; /* index of the CPU where somebody entered user code last */
 	cpu_set_t allowed;
 };
 
@@ -414,6 +415,12 @@ int place_enter(struct stub_context *ctx);
 void place_exit(struct place *pl, int cpu);
 /* Moves thread @tid, which is idle, to the caller's CPU: waking it is cheap there. */
 void place_near(struct place *pl, pid_t tid);
+/*
+ * @tid sleeps: from its next awakening on it, and what it forks, run on other CPUs than ours, until
+ * place_near or place_anywhere.
+ */
+void place_elsewhere(struct place *pl, pid_t tid);
+void place_anywhere(struct place *pl, pid_t tid);
 /* On a tick: moves one context from a crowded CPU to an idle one. */
 void place_balance(struct stub_platform *p);
 

@@ -164,12 +164,12 @@ struct reaper {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct systrap_platform *p; /* whose it is; NULL: nobody's yet. under lock, like the rest */
-	bool started, quit;
+	bool quit;
 	int ctl_fd;    /* the control file; the platform's later. const */
 	bool fsgsbase; /* const */
 	bool listens;  /* the host has what listeners need. const */
-	bool has_timer;
-	timer_t timer;	   /* its ticks; const once started */
+	_Atomic bool has_timer;
+	timer_t timer;	   /* its ticks; const once there */
 	int pidfd;	   /* the master's. const */
 	int sock;	   /* to the master. const */
 	int master_sock;   /* the master's end, until it is made */

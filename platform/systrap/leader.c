@@ -430,6 +430,8 @@ int systrap_first_post(struct systrap_platform *p)
 	}
 	p->master.req->calls[0] = stub_fd_recv_call();
 	clone_set_locked(p, &p->master, 1, PROC_FLAGS, 0, proc->stub.slot * PAGE_SIZE);
+	/* The host may put what it forks on our CPU, where it would have to wait for us to sleep. */
+	place_elsewhere(&p->stub.place, p->reaper->master);
 	shared_futex_wake(&p->master.req->seq);
 	p->first = proc;
 out_unlock:
@@ -444,7 +446,10 @@ static int first_wait_locked(struct systrap_platform *p)
 
 	if (!p->first || p->first->stub.pid)
 		return 0;
+	place_anywhere(&p->stub.place, p->reaper->master);
 	err = proc_wait_locked(p, p->first);
+	if (!err)
+		place_anywhere(&p->stub.place, p->first->stub.pid);
 	/* After its answer: the numbers they were to get are the lowest free ones. */
 	if (!err)
 		err = stub_fds_received(&p->stub, fds, ARRAY_SIZE(fds));

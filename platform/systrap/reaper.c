@@ -181,7 +181,7 @@ static int tick_create(struct reaper *r)
 	ev.sigev_notify_thread_id = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &ev, &r->timer))
 		return -errno;
-	r->has_timer = true;
+	atomic_store(&r->has_timer, true);
 	sigemptyset(&set);
 	sigaddset(&set, PLATFORM_KICK_SIGNAL);
 	return -pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -193,7 +193,9 @@ static void tick_set(struct systrap_platform *p, unsigned int ms)
 	struct itimerspec it = {.it_interval = ts, .it_value = ts};
 
 	atomic_store(&p->tick_ms, ms);
-	timer_settime(p->reaper->timer, 0, &it, NULL);
+	/* Or else reaper_main sees what is to be. */
+	if (atomic_load(&p->reaper->has_timer))
+		timer_settime(p->reaper->timer, 0, &it, NULL);
 }
 
 void systrap_tick_start(struct systrap_platform *p)
@@ -305,19 +307,21 @@ static void reap(struct reaper *r)
 
 static void *reaper_main(void *arg)
 {
+	struct systrap_platform *p;
 	struct reaper *r = arg;
 	int err;
 
 	prctl(PR_SET_NAME, "systrap-reaper", 0, 0, 0);
 	err = tick_create(r);
 	pthread_mutex_lock(&r->lock);
+	p = r->p;
 	if (err) {
 		r->master_status = -err;
 		kill(r->master, SIGKILL);
 	}
-	r->started = true;
-	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
+	if (!err && p && atomic_load(&p->tick_ms))
+		tick_set(p, atomic_load(&p->tick_ms));
 	reap(r);
 	return NULL;
 }
@@ -404,8 +408,6 @@ out_free:
 void reaper_adopt(struct reaper *r, struct systrap_platform *p)
 {
 	pthread_mutex_lock(&r->lock);
-	while (!r->started)
-		pthread_cond_wait(&r->wake, &r->lock);
 	p->reaper = r;
 	p->fsgsbase = r->fsgsbase;
 	r->p = p;
