@@ -164,7 +164,7 @@ struct reaper {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct systrap_platform *p; /* whose it is; NULL: nobody's yet. under lock, like the rest */
-	bool quit;
+	bool started, quit;
 	int ctl_fd;    /* the control file; the platform's later. const */
 	bool fsgsbase; /* const */
 	bool listens;  /* the host has what listeners need. const */
@@ -261,6 +261,8 @@ void systrap_proc_free(struct systrap_platform *p, struct systrap_proc *proc);
 struct reaper *reaper_start(void);
 /* It is @p's from here on, whose master is prepared. */
 void reaper_adopt(struct reaper *r, struct systrap_platform *p);
+/* Waits until it needs no rights any more that lockdown takes away. */
+void reaper_wait(struct reaper *r);
 /* Everything was killed but the master. Frees @r, but leaves the control file. */
 void reaper_stop(struct reaper *r);
 /* Has this host what listeners need? */

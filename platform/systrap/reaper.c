@@ -319,6 +319,8 @@ static void *reaper_main(void *arg)
 		r->master_status = -err;
 		kill(r->master, SIGKILL);
 	}
+	r->started = true;
+	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
 	if (!err && p && atomic_load(&p->tick_ms))
 		tick_set(p, atomic_load(&p->tick_ms));
@@ -412,6 +414,14 @@ void reaper_adopt(struct reaper *r, struct systrap_platform *p)
 	p->fsgsbase = r->fsgsbase;
 	r->p = p;
 	pthread_cond_broadcast(&r->wake);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void reaper_wait(struct reaper *r)
+{
+	pthread_mutex_lock(&r->lock);
+	while (!r->started)
+		pthread_cond_wait(&r->wake, &r->lock);
 	pthread_mutex_unlock(&r->lock);
 }
 

@@ -119,6 +119,8 @@ static int systrap_create(const struct platform_config *config, struct platform 
 		r = NULL;
 		goto out_slots;
 	}
+	/* Lockdown may come next. */
+	reaper_wait(r);
 	*out = &p->stub.base;
 	return 0;
 
