@@ -68,12 +68,17 @@ int stub_platform_init(struct stub_platform *p, const struct platform_type *type
 	list_init(&p->pool);
 	list_init(&p->procs);
 	place_init(&p->place);
-	p->fds[0].host = physmem_fd();
-	p->fds[0].stub = STUB_FD_RAM;
-	p->fds[1].host = physmem_file_fd();
-	p->fds[1].stub = STUB_FD_FILE;
-	p->nr_fds = p->fds[1].host < 0 ? 1 : 2;
+	stub_fds_are(p, STUB_FD_RAM, STUB_FD_FILE);
 	return 0;
+}
+
+void stub_fds_are(struct stub_platform *p, int ram, int file)
+{
+	p->fds[0].host = physmem_fd();
+	p->fds[0].stub = ram;
+	p->fds[1].host = physmem_file_fd();
+	p->fds[1].stub = file;
+	p->nr_fds = p->fds[1].host < 0 ? 1 : 2;
 }
 
 void stub_platform_fini(struct stub_platform *p)

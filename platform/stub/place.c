@@ -129,8 +129,8 @@ void place_rest(struct stub_context *ctx)
 }
 
 /*
- * Whoever entered user code before @ctx did it on another CPU, and nobody is in user code there now:
- * time after time? Then that CPU, else -1.
+ * Whoever entered user code before @ctx did it on another CPU, and nobody is in user code there
+ * now: time after time? Then that CPU, else -1.
  */
 static int joins(struct place *pl, struct stub_context *ctx, int cpu)
 {
@@ -204,26 +204,6 @@ void place_near(struct place *pl, pid_t tid)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	sched_setaffinity(tid, sizeof(set), &set);
-}
-
-void place_elsewhere(struct place *pl, pid_t tid)
-{
-	cpu_set_t set = pl->allowed;
-	int cpu;
-
-	if (!pl->pin)
-		return;
-	cpu = sched_getcpu();
-	if (cpu < 0)
-		return;
-	CPU_CLR(cpu, &set);
-	sched_setaffinity(tid, sizeof(set), &set);
-}
-
-void place_anywhere(struct place *pl, pid_t tid)
-{
-	if (pl->pin)
-		sched_setaffinity(tid, sizeof(pl->allowed), &pl->allowed);
 }
 
 /* Two in user code on one CPU while another has none, at two ticks in a row. */

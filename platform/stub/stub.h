@@ -382,6 +382,8 @@ int stub_fds_send(struct stub_platform *p, int sock, const int *fds, size_t n);
 struct stub_call stub_fd_recv_call(void);
 /* ...and the numbers that they got. 0 or -errno. */
 int stub_fds_received(struct stub_platform *p, int *fds, size_t n);
+/* The numbers that the memory file and the other file, if any, have in stubs. */
+void stub_fds_are(struct stub_platform *p, int ram, int file);
 
 /*
  * cpu_x86_64.c
@@ -415,12 +417,6 @@ int place_enter(struct stub_context *ctx);
 void place_exit(struct place *pl, int cpu);
 /* Moves thread @tid, which is idle, to the caller's CPU: waking it is cheap there. */
 void place_near(struct place *pl, pid_t tid);
-/*
- * @tid sleeps: from its next awakening on it, and what it forks, run on other CPUs than ours, until
- * place_near or place_anywhere.
- */
-void place_elsewhere(struct place *pl, pid_t tid);
-void place_anywhere(struct place *pl, pid_t tid);
 /* On a tick: moves one context from a crowded CPU to an idle one. */
 void place_balance(struct stub_platform *p);
 

@@ -61,7 +61,9 @@
 #define AREAS_PER_PROC ((STUB_BASE - STUB_AREAS) / AREA_SIZE)
 #define AREAS_OFFSET   (MAX_PROCS * PAGE_SIZE)
 #define CONTROL_SIZE   (AREAS_OFFSET + (size_t)MAX_AREAS * AREA_SIZE)
-#define MASTER_SLOT    1 /* its request page; 0 is the scratch page */
+#define MASTER_SLOT    1	    /* its request page; 0 is the scratch page */
+#define FIRST_SLOT     2	    /* that of the process which it makes at once */
+#define PROC_FLAGS     0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
 #define MAX_CALLS      ((PAGE_SIZE - REQ_CALLS) / sizeof(struct stub_call))
 
 #define KICK_PATIENCE 5	  /* seconds */
@@ -79,6 +81,25 @@ struct request {
 	struct stub_call calls[MAX_CALLS];
 };
 enum { ACK_OK, ACK_NOMEM, ACK_FAILED, ACK_DEAD };
+
+/* The request page in @slot, all zero, of a process that is going to be born. */
+static inline void request_init(struct request *req, unsigned int slot)
+{
+	req->ppid = (uint32_t)getpid();
+	req->done_off = slot * PAGE_SIZE + REQ_DONE;
+}
+
+/* Makes what the page says a new request: @n calls, then @op. Who waits for it isn't woken. */
+static inline void request_write(struct request *req, size_t n, uint32_t op)
+{
+	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff;
+
+	req->n = (uint32_t)n;
+	req->op = op;
+	for (unsigned int i = 0; i < ARRAY_SIZE(req->ack); i++)
+		req->ack[i] = seq << 2 | i;
+	atomic_store(&req->seq, seq);
+}
 
 /* A control block. Hostile. */
 struct control {
@@ -174,6 +195,7 @@ struct reaper {
 	int sock;	   /* to the master. const */
 	int master_sock;   /* the master's end, until it is made */
 	pid_t master;	   /* its id, and its process group's. const */
+	cpu_set_t cpus;	   /* that the sentry may use. const */
 	int master_status; /* errno: why it could not be made, or ended */
 };
 
@@ -183,6 +205,7 @@ struct systrap_platform {
 	struct systrap_proc master;
 	struct list_head all;
 	struct systrap_proc *first; /* spawn_lock: on its way, or made, and not asked for yet */
+	bool files_due;		    /* spawn_lock: the master hasn't been sent memory's yet */
 	struct reaper *reaper;
 	uint64_t *slots, *area_slots;
 	bool fsgsbase;
@@ -241,8 +264,11 @@ int systrap_master_start(struct reaper *r);
  * leader.c: requests to leaders and the master
  */
 void systrap_master_prepare(struct systrap_platform *p);
-/* Posts the master's first work; systrap_proc_new waits for it. 0 or -errno. */
-int systrap_first_post(struct systrap_platform *p);
+/*
+ * The first process is on its way (systrap_master_start): has it make a thread, and the master take
+ * memory's files. systrap_proc_new waits for them. spawn_lock held. 0 or -errno.
+ */
+int systrap_first_post_locked(struct systrap_platform *p);
 int systrap_proc_new(struct stub_platform *base, struct stub_proc **out);
 int systrap_thread_new(struct stub_platform *base, struct stub_proc *proc);
 int systrap_batch(struct stub_platform *base, struct stub_proc *proc, struct stub_thread *th,

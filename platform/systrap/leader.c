@@ -22,7 +22,6 @@
 #include "sentry/lib/physmem.h"
 
 #define THREAD_FLAGS 0x00050f00UL /* CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM */
-#define PROC_FLAGS   0x00108600UL /* CLONE_PARENT_SETTID|PARENT|FS|FILES */
 
 /* Newer than some headers. */
 #ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
@@ -67,16 +66,8 @@ static void leader_near(struct systrap_platform *p, struct systrap_proc *proc)
 static void request_set(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
 			uint32_t op)
 {
-	struct request *req = proc->req;
-	uint32_t seq = (atomic_load(&req->seq) + 1) & 0x3fffffff;
-	unsigned int i;
-
 	atomic_fetch_add_explicit(&p->stub.nr_requests, 1, memory_order_relaxed);
-	req->n = (uint32_t)n;
-	req->op = op;
-	for (i = 0; i < ARRAY_SIZE(req->ack); i++)
-		req->ack[i] = seq << 2 | i;
-	atomic_store(&req->seq, seq);
+	request_write(proc->req, n, op);
 }
 
 static void request_post(struct systrap_platform *p, struct systrap_proc *proc, size_t n,
@@ -343,8 +334,7 @@ void systrap_master_prepare(struct systrap_platform *p)
 	proc_init(m);
 	m->stub.slot = MASTER_SLOT;
 	m->req = (struct request *)(p->stub.ctl + MASTER_SLOT * PAGE_SIZE);
-	m->req->ppid = (uint32_t)getpid();
-	m->req->done_off = MASTER_SLOT * PAGE_SIZE + REQ_DONE;
+	request_init(m->req, MASTER_SLOT);
 }
 
 static void proc_unprepare_locked(struct systrap_platform *p, struct systrap_proc *proc)
@@ -359,9 +349,9 @@ static void proc_unprepare_locked(struct systrap_platform *p, struct systrap_pro
 
 /*
  * A process without its process, whose leader will find in its request page that it is to make a
- * thread. ERR_PTR. spawn_lock held.
+ * thread. @born: it may be looking there already. ERR_PTR. spawn_lock held.
  */
-static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
+static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p, bool born)
 {
 	struct systrap_proc *proc = hzalloc(sizeof(*proc));
 	struct systrap_thread *th;
@@ -377,9 +367,9 @@ static struct systrap_proc *proc_prepare_locked(struct systrap_platform *p)
 	proc_init(proc);
 	proc->stub.slot = (unsigned int)slot;
 	proc->req = (struct request *)(p->stub.ctl + proc->stub.slot * PAGE_SIZE);
-	memset(proc->req, 0, PAGE_SIZE);
-	proc->req->ppid = p->master.req->ppid;
-	proc->req->done_off = proc->stub.slot * PAGE_SIZE + REQ_DONE;
+	if (!born)
+		memset(proc->req, 0, PAGE_SIZE);
+	request_init(proc->req, proc->stub.slot);
 	proc->stub.request = proc->req->calls;
 	th = thread_ask_locked(p, proc);
 	if (IS_ERR(th)) {
@@ -408,58 +398,66 @@ static int proc_wait_locked(struct systrap_platform *p, struct systrap_proc *pro
 }
 
 /*
- * What the master is to do first, while the sentry goes on with other things: it takes the files
- * that memory is made of, and makes the process that is wanted first.
+ * The master takes the files that memory is made of. Not before it has answered the request that it
+ * was born with. spawn_lock held. 0 or -errno.
  */
-int systrap_first_post(struct systrap_platform *p)
+static int files_post_locked(struct systrap_platform *p)
 {
 	int ram = physmem_fd(), file = physmem_file_fd();
-	int fds[] = {ram, file < 0 ? ram : file};
+	int fds[] = {ram, file < 0 ? ram : file}, err;
+
+	err = stub_fds_send(&p->stub, p->reaper->sock, fds, ARRAY_SIZE(fds));
+	if (err)
+		return err;
+	p->master.req->calls[0] = stub_fd_recv_call();
+	request_post(p, &p->master, 1, REQ_OP_NONE);
+	p->files_due = false;
+	return 0;
+}
+
+int systrap_first_post_locked(struct systrap_platform *p)
+{
+	struct request *born = p->master.req;
 	struct systrap_proc *proc;
 	int err;
 
-	mutex_lock(&p->spawn_lock);
-	proc = proc_prepare_locked(p);
+	proc = proc_prepare_locked(p, true);
 	err = PTR_ERR_OR_ZERO(proc);
 	if (err)
-		goto out_unlock;
-	err = stub_fds_send(&p->stub, p->reaper->sock, fds, ARRAY_SIZE(fds));
-	if (err) {
-		proc_unprepare_locked(p, proc);
-		goto out_unlock;
-	}
-	p->master.req->calls[0] = stub_fd_recv_call();
-	clone_set_locked(p, &p->master, 1, PROC_FLAGS, 0, proc->stub.slot * PAGE_SIZE);
-	/* The host may put what it forks on our CPU, where it would have to wait for us to sleep. */
-	place_elsewhere(&p->stub.place, p->reaper->master);
-	shared_futex_wake(&p->master.req->seq);
+		return err;
+	shared_futex_wake(&proc->req->seq);
 	p->first = proc;
-out_unlock:
-	mutex_unlock(&p->spawn_lock);
-	return err;
+	p->files_due = true;
+	return atomic_load(&born->done) == atomic_load(&born->seq) << 2 ? files_post_locked(p) : 0;
 }
 
 /* The master is up and has made the first process, if it wasn't known yet. 0 or -errno. */
 static int first_wait_locked(struct systrap_platform *p)
 {
-	int fds[2] = {-1, -1}, err;
+	int fds[2] = {-1, -1}, err = 0;
 
 	if (!p->first || p->first->stub.pid)
 		return 0;
-	place_anywhere(&p->stub.place, p->reaper->master);
-	err = proc_wait_locked(p, p->first);
+	if (p->files_due) {
+		err = request_wait(&p->master);
+		if (!err)
+			err = files_post_locked(p);
+		if (err)
+			proc_unprepare_locked(p, p->first);
+	}
 	if (!err)
-		place_anywhere(&p->stub.place, p->first->stub.pid);
-	/* After its answer: the numbers they were to get are the lowest free ones. */
+		err = proc_wait_locked(p, p->first);
 	if (!err)
 		err = stub_fds_received(&p->stub, fds, ARRAY_SIZE(fds));
-	if (!err && (fds[0] != STUB_FD_RAM || fds[1] != STUB_FD_FILE))
-		err = -EBADF;
-	if (err)
+	if (err) {
 		p->first = NULL;
-	if (err == -ESRCH && p->reaper->master_status)
-		err = -p->reaper->master_status;
-	return err;
+		return err == -ESRCH && p->reaper->master_status ? -p->reaper->master_status : err;
+	}
+	stub_fds_are(&p->stub, fds[0], fds[1]);
+	/* They were born on the master's CPU. */
+	sched_setaffinity(p->reaper->master, sizeof(p->reaper->cpus), &p->reaper->cpus);
+	sched_setaffinity(p->first->stub.pid, sizeof(p->reaper->cpus), &p->reaper->cpus);
+	return 0;
 }
 
 int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
@@ -474,7 +472,7 @@ int systrap_proc_new(struct stub_platform *base, struct stub_proc **out)
 	proc = p->first;
 	p->first = NULL;
 	if (!err && !proc) {
-		proc = proc_prepare_locked(p);
+		proc = proc_prepare_locked(p, false);
 		err = PTR_ERR_OR_ZERO(proc);
 		if (!err) {
 			clone_set_locked(p, &p->master, 0, PROC_FLAGS, 0,

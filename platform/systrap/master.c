@@ -122,14 +122,54 @@ static void __attribute__((noreturn)) child_main(const struct inherited *in)
 	__builtin_unreachable();
 }
 
+/*
+ * The host puts the master, and what that forks, on our processor, where they would have to wait
+ * for us to sleep. One that hasn't run yet is moved for nothing. Until first_wait_locked.
+ */
+static void leave_processor(const struct reaper *r)
+{
+	cpu_set_t set = r->cpus;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0 || CPU_COUNT(&set) < 2)
+		return;
+	CPU_CLR(cpu, &set);
+	sched_setaffinity(r->master, sizeof(set), &set);
+}
+
+/*
+ * What the master finds to do when it is born: to make a process. Its leader finds nothing, and
+ * waits.
+ */
+static int write_first(int ctl_fd)
+{
+	struct request *req = mmap(NULL, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ctl_fd,
+				   MASTER_SLOT * PAGE_SIZE);
+	struct request *first;
+
+	_Static_assert(FIRST_SLOT == MASTER_SLOT + 1, "the next page");
+	if (req == MAP_FAILED)
+		return -errno;
+	first = (struct request *)((char *)req + PAGE_SIZE);
+	request_init(first, FIRST_SLOT);
+	request_init(req, MASTER_SLOT);
+	req->flags = PROC_FLAGS;
+	req->child = FIRST_SLOT * PAGE_SIZE;
+	request_write(req, 0, REQ_OP_CLONE);
+	munmap(req, 2 * PAGE_SIZE);
+	return 0;
+}
+
 int systrap_master_start(struct reaper *r)
 {
 	struct inherited in = {.parent = getpid(),
 			       .sock = r->master_sock,
 			       .ctl = r->ctl_fd,
 			       .fsgsbase = r->fsgsbase};
-	long ret;
+	long ret = write_first(r->ctl_fd);
 
+	if (ret)
+		return (int)ret;
 	/*
 	 * Neither kernel state nor memory, if there are any yet: the child has no use for them, and
 	 * what it had a copy of the sentry would fault in anew. ENOMEM: there are holes between.
@@ -142,6 +182,7 @@ int systrap_master_start(struct reaper *r)
 	if (ret < 0)
 		return -errno;
 	r->master = (pid_t)ret;
+	leave_processor(r);
 	/* As it does itself: the reaper waits for its group, and may be there first. */
 	setpgid(r->master, r->master);
 	return 0;

@@ -111,8 +111,11 @@ static int systrap_create(const struct platform_config *config, struct platform 
 		goto out_slots;
 	p->slots[0] = 1 | 1 << MASTER_SLOT; /* and the scratch page */
 	systrap_master_prepare(p);
+	/* The reaper sees none of the first process's end before we know of the process. */
+	mutex_lock(&p->spawn_lock);
 	reaper_adopt(r, p);
-	err = systrap_first_post(p);
+	err = systrap_first_post_locked(p);
+	mutex_unlock(&p->spawn_lock);
 	if (err) {
 		/* While there is a platform. */
 		reaper_stop(r);
