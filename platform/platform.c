@@ -3,6 +3,7 @@
 #include "platform/platform.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,17 @@ const struct platform_type *const platform_types[] = {
 
 static void on_kick(int sig)
 {
+}
+
+bool other_processors(cpu_set_t *all, cpu_set_t *others)
+{
+	int cpu = sched_getcpu();
+
+	if (cpu < 0 || sched_getaffinity(0, sizeof(*all), all))
+		return false;
+	*others = *all;
+	CPU_CLR(cpu, others);
+	return CPU_COUNT(others);
 }
 
 int platform_kick_handler(void)

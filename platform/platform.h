@@ -17,6 +17,7 @@
 #define PLATFORM_PLATFORM_H
 
 #include <pthread.h>
+#include <sched.h>
 
 #include "arch.h"
 #include "pagetable.h"
@@ -218,6 +219,14 @@ void platform_freeze(struct platform *p);
  * ones haven't been destroyed meanwhile (their makers hold them).
  */
 void platform_rewind(struct platform *p);
+
+/*
+ * The processors that the calling thread may use: all of them, and in @others all but the one where
+ * it is. False: there is no other. For what it has just made and what is to run beside it: the host
+ * puts that on its maker's processor, where it would have to wait until the maker sleeps; moved
+ * before it has run, it is moved for nothing.
+ */
+bool other_processors(cpu_set_t *all, cpu_set_t *others);
 
 /*
  * From now on PLATFORM_KICK_SIGNAL ends what a thread waits in, and does nothing else. 0 or -errno.

@@ -137,6 +137,7 @@ struct kvm_vm {
 	bool started; /* from kvm_vm_prepare to kvm_vm_destroy */
 	bool joined;
 	pthread_t maker;
+	cpu_set_t cpus;		 /* that it may use when somebody waits for it; none: any */
 	struct mutex slots_lock; /* slots, requests, made */
 	struct slot_request requests[MAX_SLOT_REQUESTS];
 	unsigned int nr_requests;

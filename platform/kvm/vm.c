@@ -409,6 +409,7 @@ static void *make(void *unused)
 
 void kvm_vm_prepare(void)
 {
+	cpu_set_t others;
 	sigset_t all, old;
 
 	if (kvm_vm.started)
@@ -428,6 +429,10 @@ void kvm_vm_prepare(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (kvm_vm.joined)
 		make(NULL);
+	else if (other_processors(&kvm_vm.cpus, &others))
+		pthread_setaffinity_np(kvm_vm.maker, sizeof(others), &others);
+	else
+		CPU_ZERO(&kvm_vm.cpus);
 }
 
 int kvm_vm_wait(void)
@@ -436,6 +441,9 @@ int kvm_vm_wait(void)
 		return kvm_vm.error;
 	pthread_mutex_lock(&join_lock);
 	if (!kvm_vm.joined) {
+		/* We sleep now. */
+		if (CPU_COUNT(&kvm_vm.cpus))
+			pthread_setaffinity_np(kvm_vm.maker, sizeof(kvm_vm.cpus), &kvm_vm.cpus);
 		pthread_join(kvm_vm.maker, NULL);
 		__atomic_store_n(&kvm_vm.joined, true, __ATOMIC_RELEASE);
 	}

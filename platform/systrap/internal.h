@@ -195,7 +195,7 @@ struct reaper {
 	int sock;	   /* to the master. const */
 	int master_sock;   /* the master's end, until it is made */
 	pid_t master;	   /* its id, and its process group's. const */
-	cpu_set_t cpus;	   /* that the sentry may use. const */
+	cpu_set_t cpus;	   /* that the sentry may use; none: the master is anywhere. const */
 	int master_status; /* errno: why it could not be made, or ended */
 };
 

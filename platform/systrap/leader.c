@@ -434,6 +434,7 @@ int systrap_first_post_locked(struct systrap_platform *p)
 /* The master is up and has made the first process, if it wasn't known yet. 0 or -errno. */
 static int first_wait_locked(struct systrap_platform *p)
 {
+	const cpu_set_t *cpus = &p->reaper->cpus;
 	int fds[2] = {-1, -1}, err = 0;
 
 	if (!p->first || p->first->stub.pid)
@@ -454,9 +455,10 @@ static int first_wait_locked(struct systrap_platform *p)
 		return err == -ESRCH && p->reaper->master_status ? -p->reaper->master_status : err;
 	}
 	stub_fds_are(&p->stub, fds[0], fds[1]);
-	/* They were born on the master's CPU. */
-	sched_setaffinity(p->reaper->master, sizeof(p->reaper->cpus), &p->reaper->cpus);
-	sched_setaffinity(p->first->stub.pid, sizeof(p->reaper->cpus), &p->reaper->cpus);
+	if (CPU_COUNT(cpus)) {
+		sched_setaffinity(p->reaper->master, sizeof(*cpus), cpus);
+		sched_setaffinity(p->first->stub.pid, sizeof(*cpus), cpus);
+	}
 	return 0;
 }
 

@@ -2,8 +2,8 @@
 /*
  * Making the master stub: forked from the sentry, it gives up what it inherited, installs the
  * signal handler and the filter, and goes to the code page, where it gives up the sentry's memory
- * and goes into the leader's loop. The first request brings it the memory's files (leader.c), which
- * need not be there yet when it is forked.
+ * and goes into the leader's loop. The first request is in its page already: to make a process. The
+ * next brings it the memory's files (leader.c), which need not be there yet when it is forked.
  */
 #include "platform/systrap/internal.h"
 
@@ -123,21 +123,6 @@ static void __attribute__((noreturn)) child_main(const struct inherited *in)
 }
 
 /*
- * The host puts the master, and what that forks, on our processor, where they would have to wait
- * for us to sleep. One that hasn't run yet is moved for nothing. Until first_wait_locked.
- */
-static void leave_processor(const struct reaper *r)
-{
-	cpu_set_t set = r->cpus;
-	int cpu = sched_getcpu();
-
-	if (cpu < 0 || CPU_COUNT(&set) < 2)
-		return;
-	CPU_CLR(cpu, &set);
-	sched_setaffinity(r->master, sizeof(set), &set);
-}
-
-/*
  * What the master finds to do when it is born: to make a process. Its leader finds nothing, and
  * waits.
  */
@@ -167,6 +152,7 @@ int systrap_master_start(struct reaper *r)
 			       .ctl = r->ctl_fd,
 			       .fsgsbase = r->fsgsbase};
 	long ret = write_first(r->ctl_fd);
+	cpu_set_t others;
 
 	if (ret)
 		return (int)ret;
@@ -182,7 +168,9 @@ int systrap_master_start(struct reaper *r)
 	if (ret < 0)
 		return -errno;
 	r->master = (pid_t)ret;
-	leave_processor(r);
+	/* And what it forks, until first_wait_locked. */
+	if (other_processors(&r->cpus, &others))
+		sched_setaffinity(r->master, sizeof(others), &others);
 	/* As it does itself: the reaper waits for its group, and may be there first. */
 	setpgid(r->master, r->master);
 	return 0;

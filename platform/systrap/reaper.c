@@ -361,7 +361,7 @@ struct reaper *reaper_start(void)
 	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	r->listens = systrap_can_listen();
 	r->pidfd = -1;
-	sched_getaffinity(0, sizeof(r->cpus), &r->cpus);
+	CPU_ZERO(&r->cpus);
 	err = platform_kick_handler();
 	if (err)
 		goto out_free;
