@@ -165,6 +165,10 @@ struct platform_type {
 	 */
 	void (*ctx_leave)(struct context *ctx);
 	/*
+	 * The calling thread, which runs @ctx, is about to sleep in a call of its. NULL: no matter.
+	 */
+	void (*ctx_waits)(struct context *ctx);
+	/*
 	 * The calling thread has run @ctx and will wait for something, perhaps for long: where that
 	 * finds it is where @ctx may go on. NULL: it isn't bound to a processor.
 	 */

@@ -40,8 +40,11 @@ static bool must_give_up(struct task *t)
 
 static int block(struct task *t, int clock, const struct timespec *deadline, bool killable_only)
 {
+	const struct platform_type *pt = t->kernel->platform->type;
 	int ret = 0;
 
+	if (pt->ctx_waits)
+		pt->ctx_waits(t->ctx);
 	atomic_store(&t->state, killable_only ? TASK_DISKSLEEP : TASK_SLEEPING);
 	t->nvcsw++;
 	poller_blocks();

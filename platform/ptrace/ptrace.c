@@ -274,6 +274,7 @@ const struct platform_type ptrace_platform = {
 	.ctx_get_fpu = ptrace_ctx_get_fpu,
 	.ctx_set_fpu = ptrace_ctx_set_fpu,
 	.ctx_leave = ptrace_ctx_leave,
+	.ctx_waits = stub_ctx_waits,
 	.ctx_rest = stub_ctx_rest,
 	.thread_idle = ptrace_thread_idle,
 	.ctx_user_ns = stub_ctx_user_ns,

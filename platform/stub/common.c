@@ -215,6 +215,11 @@ uint64_t stub_ctx_user_ns(struct context *base)
 	return since ? ns + (monotonic_ns() - since) : ns;
 }
 
+void stub_ctx_waits(struct context *base)
+{
+	place_waits(to_stub_context(base));
+}
+
 void stub_ctx_rest(struct context *base)
 {
 	place_rest(to_stub_context(base));

@@ -128,9 +128,18 @@ void place_rest(struct stub_context *ctx)
 		unbind(ctx, PLACE_ANEW);
 }
 
+void place_waits(struct stub_context *ctx)
+{
+	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
+	int cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
+
+	if (cpu >= 0)
+		atomic_store_explicit(&pl->cpus[cpu].waits, true, memory_order_relaxed);
+}
+
 /*
- * Whoever entered user code before @ctx did it on another CPU, and nobody is in user code there
- * now: time after time? Then that CPU, else -1.
+ * Whoever entered user code before @ctx did it on another CPU, and sleeps now: time after time?
+ * Then that CPU, else -1.
  */
 static int joins(struct place *pl, struct stub_context *ctx, int cpu)
 {
@@ -138,7 +147,8 @@ static int joins(struct place *pl, struct stub_context *ctx, int cpu)
 
 	if (last == cpu)
 		return -1;
-	if (load_of(pl, (unsigned int)last)) {
+	if (!atomic_load_explicit(&pl->cpus[last].waits, memory_order_relaxed) ||
+	    load_of(pl, (unsigned int)last)) {
 		ctx->apart = 0;
 		return -1;
 	}
@@ -180,6 +190,8 @@ int place_enter(struct stub_context *ctx)
 		}
 	}
 	atomic_fetch_add_explicit(&pl->cpus[cpu].running, 1, memory_order_relaxed);
+	if (atomic_load_explicit(&pl->cpus[cpu].waits, memory_order_relaxed))
+		atomic_store_explicit(&pl->cpus[cpu].waits, false, memory_order_relaxed);
 	if (atomic_load_explicit(&pl->last, memory_order_relaxed) != cpu)
 		atomic_store_explicit(&pl->last, cpu, memory_order_relaxed);
 	return cpu;

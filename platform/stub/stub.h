@@ -181,6 +181,7 @@ struct stub_space {
 struct host_cpu {
 	int id;
 	_Atomic int running;
+	_Atomic bool waits; /* who was in user code last sleeps now */
 } __attribute__((aligned(64)));
 
 struct place {
@@ -283,6 +284,7 @@ void stub_ctx_kick(struct context *base);
 /* Stops the thread if it runs, to no other end. */
 void stub_ctx_nudge(struct stub_context *ctx);
 uint64_t stub_ctx_user_ns(struct context *base);
+void stub_ctx_waits(struct context *base);
 void stub_ctx_rest(struct context *base);
 size_t stub_stats(struct stub_platform *p, struct platform_stat stats[PLATFORM_MAX_STATS]);
 /* A fault at @addr for the sentry to resolve. Returns 0. */
@@ -412,6 +414,8 @@ void place_context(struct stub_context *ctx, pid_t tid);
 void place_leave(struct stub_context *ctx);
 /* The same until @ctx runs again: then it is placed anew. Not if it was just placed. */
 void place_rest(struct stub_context *ctx);
+/* @ctx, which has left user code, will sleep before it enters it again. */
+void place_waits(struct stub_context *ctx);
 /* Bracket user code. place_enter returns what place_exit wants. May move the context. */
 int place_enter(struct stub_context *ctx);
 void place_exit(struct place *pl, int cpu);

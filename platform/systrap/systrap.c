@@ -186,6 +186,7 @@ const struct platform_type systrap_platform = {
 	.ctx_get_fpu = systrap_ctx_get_fpu,
 	.ctx_set_fpu = systrap_ctx_set_fpu,
 	.ctx_answer = systrap_ctx_answer,
+	.ctx_waits = stub_ctx_waits,
 	.ctx_rest = stub_ctx_rest,
 	.ctx_user_ns = stub_ctx_user_ns,
 };
