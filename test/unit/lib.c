@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ground floor: arena, radix, rbtree, iov, physmem, wait queues, lock order. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 #include "sentry/lib/rbtree.h"
 #include "sentry/lib/refcount.h"
 #include "sentry/lib/waitq.h"
+#include "sentry/lib/world.h"
 #include "test/unit/unit.h"
 
 #define N 4000
@@ -435,6 +438,62 @@ TEST(bugs_end_the_process_with_125)
 #endif
 	CHECK(in_child(drop_too_much) == 125);
 	CHECK(in_child(free_nonsense) == 125);
+}
+
+/* ---- the world ---- */
+
+static struct {
+	_Atomic int inside, held;
+	_Atomic bool wrong, over;
+	_Atomic long entered;
+} world;
+
+static void *goes_in_and_out(void *unused)
+{
+	while (!atomic_load(&world.over)) {
+		world_enter();
+		atomic_fetch_add(&world.inside, 1);
+		if (atomic_load(&world.held))
+			atomic_store(&world.wrong, true);
+		atomic_fetch_sub(&world.inside, 1);
+		world_leave();
+		atomic_fetch_add(&world.entered, 1);
+	}
+	return unused;
+}
+
+/* Two of them: one holds it at a time. */
+static void *holds(void *unused)
+{
+	for (int i = 0; i < 2000; i++) {
+		world_hold();
+		if (atomic_fetch_add(&world.held, 1) || atomic_load(&world.inside))
+			atomic_store(&world.wrong, true);
+		sched_yield();
+		if (atomic_load(&world.inside))
+			atomic_store(&world.wrong, true);
+		atomic_fetch_sub(&world.held, 1);
+		world_release();
+	}
+	return unused;
+}
+
+TEST(world_is_held_alone)
+{
+	pthread_t visitors[3], holders[2];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(visitors); i++)
+		CHECK(!pthread_create(&visitors[i], NULL, goes_in_and_out, NULL));
+	for (i = 0; i < ARRAY_SIZE(holders); i++)
+		CHECK(!pthread_create(&holders[i], NULL, holds, NULL));
+	for (i = 0; i < ARRAY_SIZE(holders); i++)
+		pthread_join(holders[i], NULL);
+	atomic_store(&world.over, true);
+	for (i = 0; i < ARRAY_SIZE(visitors); i++)
+		pthread_join(visitors[i], NULL);
+	CHECK(!atomic_load(&world.wrong));
+	CHECK(atomic_load(&world.entered) > 100);
 }
 
 int main(void)
