@@ -53,6 +53,40 @@ const char *sigabbrev_np(int sig)
 	return sig >= 0 && (size_t)sig < sizeof(names) / sizeof(names[0]) ? names[sig] : NULL;
 }
 
+/*
+ * Instead of musl's, which looks at one byte at a time: a reset compares pages, which takes 1.2 µs
+ * each with that and less than a tenth of it so.
+ */
+typedef uint64_t __attribute__((vector_size(16), aligned(1), may_alias)) vec_t;
+
+int memcmp(const void *va, const void *vb, size_t n)
+{
+	const unsigned char *a = va, *b = vb;
+
+	for (; n >= 4 * sizeof(vec_t); n -= 4 * sizeof(vec_t)) {
+		const vec_t *p = (const vec_t *)a, *q = (const vec_t *)b;
+		vec_t differ = (p[0] ^ q[0]) | (p[1] ^ q[1]) | (p[2] ^ q[2]) | (p[3] ^ q[3]);
+
+		if (differ[0] | differ[1])
+			break;
+		a += 4 * sizeof(vec_t);
+		b += 4 * sizeof(vec_t);
+	}
+	for (; n >= sizeof(vec_t); n -= sizeof(vec_t)) {
+		vec_t differ = *(const vec_t *)a ^ *(const vec_t *)b;
+
+		if (differ[0] | differ[1])
+			break;
+		a += sizeof(vec_t);
+		b += sizeof(vec_t);
+	}
+	for (; n && *a == *b; n--) {
+		a++;
+		b++;
+	}
+	return n ? *a - *b : 0;
+}
+
 /* ---- _FORTIFY_SOURCE ---- */
 
 void *__memcpy_chk(void *to, const void *from, size_t n, size_t size);

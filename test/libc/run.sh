@@ -15,4 +15,17 @@ for what in structures constants known; do
 		fail "$what" "$out"
 	fi
 done
+
+# What sentry/lib/musl.c adds to musl.
+(
+	cd "$ROOT" || exit 1
+	gcc -O2 -o "$SCRATCH/glibc" test/libc/functions.c &&
+		musl-gcc -static -O2 -D_GNU_SOURCE -I. -I"$BUILD/gen" -isystem "$BUILD/musl/include" \
+			-include sentry/lib/musl.h -o "$SCRATCH/musl" test/libc/functions.c \
+			sentry/lib/musl.c
+) >"$SCRATCH/compiler" 2>&1 || fail "functions are compiled" "$(cat "$SCRATCH/compiler")"
+"$SCRATCH/glibc" >"$SCRATCH/want"
+"$SCRATCH/musl" >"$SCRATCH/got"
+expect functions "" "$(diff "$SCRATCH/want" "$SCRATCH/got" 2>&1)"
+expect functions_compare "compared wrongly: 0" "$(tail -n 1 "$SCRATCH/got")"
 finish
