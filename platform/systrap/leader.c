@@ -428,7 +428,13 @@ int systrap_first_post_locked(struct systrap_platform *p)
 	shared_futex_wake(&proc->req->seq);
 	p->first = proc;
 	p->files_due = true;
-	return atomic_load(&born->done) == atomic_load(&born->seq) << 2 ? files_post_locked(p) : 0;
+	if (atomic_load(&born->done) == atomic_load(&born->seq) << 2)
+		err = files_post_locked(p);
+	if (err) {
+		proc_unprepare_locked(p, proc);
+		p->first = NULL;
+	}
+	return err;
 }
 
 /* The master is up and has made the first process, if it wasn't known yet. 0 or -errno. */

@@ -387,8 +387,9 @@ struct reaper *reaper_start(void)
 	if (!err) {
 		err = -pthread_create(&r->thread, NULL, reaper_main, r);
 		if (err) {
-			kill(r->master, SIGKILL);
-			waitpid(r->master, NULL, __WALL);
+			kill(-r->master, SIGKILL);
+			while (waitpid(-r->master, NULL, __WALL) > 0)
+				;
 			close(r->pidfd);
 		}
 	}
@@ -432,8 +433,9 @@ void reaper_stop(struct reaper *r)
 	r->quit = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
+	/* With the process that it was born to make, if that was never asked for. */
 	if (!(r->p && atomic_load(&r->p->master.stub.dead)))
-		kill(r->master, SIGKILL);
+		kill(-r->master, SIGKILL);
 	pthread_join(r->thread, NULL);
 	close(r->sock);
 	if (r->pidfd >= 0)
