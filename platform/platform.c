@@ -21,6 +21,14 @@ static void on_kick(int sig)
 {
 }
 
+int platform_kick_handler(void)
+{
+	struct sigaction sa = {.sa_handler = on_kick};
+
+	sigemptyset(&sa.sa_mask);
+	return sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL) ? -errno : 0;
+}
+
 bool other_processors(cpu_set_t *all, cpu_set_t *others)
 {
 	int cpu = sched_getcpu();
@@ -30,14 +38,6 @@ bool other_processors(cpu_set_t *all, cpu_set_t *others)
 	*others = *all;
 	CPU_CLR(cpu, others);
 	return CPU_COUNT(others);
-}
-
-int platform_kick_handler(void)
-{
-	struct sigaction sa = {.sa_handler = on_kick};
-
-	sigemptyset(&sa.sa_mask);
-	return sigaction(PLATFORM_KICK_SIGNAL, &sa, NULL) ? -errno : 0;
 }
 
 /* Adds "NAME: reason" to the list in @why. */

@@ -139,21 +139,21 @@ void place_waits(struct stub_context *ctx)
 
 /*
  * Whoever entered user code before @ctx did it on another CPU, and sleeps now: time after time?
- * Then that CPU, else -1.
+ * Then that CPU, else @cpu, its own.
  */
 static int joins(struct place *pl, struct stub_context *ctx, int cpu)
 {
 	int last = atomic_load_explicit(&pl->last, memory_order_relaxed);
 
 	if (last == cpu)
-		return -1;
+		return cpu;
 	if (!atomic_load_explicit(&pl->cpus[last].waits, memory_order_relaxed) ||
 	    load_of(pl, (unsigned int)last)) {
 		ctx->apart = 0;
-		return -1;
+		return cpu;
 	}
 	if (++ctx->apart < APART_LIMIT)
-		return -1;
+		return cpu;
 	ctx->apart = 0;
 	ctx->crowded_limit = MIN(ctx->crowded_limit * 4, CROWDED_MOST);
 	return last;
@@ -164,7 +164,7 @@ int place_enter(struct stub_context *ctx)
 	struct place *pl = &to_stub_platform(ctx->base.platform)->place;
 	int cpu = atomic_load_explicit(&ctx->cpu, memory_order_relaxed);
 	unsigned int other;
-	int with;
+	int to;
 
 	if (unlikely(cpu == PLACE_ANEW)) {
 		place_context(ctx, ctx->thread->tid);
@@ -172,22 +172,20 @@ int place_enter(struct stub_context *ctx)
 	}
 	if (cpu < 0)
 		return -1;
+	to = cpu;
 	if (likely(!load_of(pl, (unsigned int)cpu))) {
 		ctx->crowded = 0;
-		with = joins(pl, ctx, cpu);
-		if (unlikely(with >= 0)) {
-			move_to(ctx, 0, ctx->thread->tid, (unsigned int)with);
-			ctx->stats.moves++;
-			cpu = with;
-		}
+		to = joins(pl, ctx, cpu);
 	} else if (++ctx->crowded >= ctx->crowded_limit) {
 		ctx->crowded = 0;
 		other = least_loaded(pl, (unsigned int)cpu);
-		if (!load_of(pl, other)) {
-			move_to(ctx, 0, ctx->thread->tid, other);
-			ctx->stats.moves++;
-			cpu = (int)other;
-		}
+		if (!load_of(pl, other))
+			to = (int)other;
+	}
+	if (unlikely(to != cpu)) {
+		move_to(ctx, 0, ctx->thread->tid, (unsigned int)to);
+		ctx->stats.moves++;
+		cpu = to;
 	}
 	atomic_fetch_add_explicit(&pl->cpus[cpu].running, 1, memory_order_relaxed);
 	if (atomic_load_explicit(&pl->cpus[cpu].waits, memory_order_relaxed))

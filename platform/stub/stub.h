@@ -69,7 +69,8 @@
 /*
  * Host fd numbers in every stub. STUB_FD_FILE is the file that physical memory had when the
  * platform was made, the image; files that come later are passed (pass_fd). Without one it is the
- * RAM again.
+ * RAM again. On systrap both come after stubs have descriptors of their own, under whatever numbers
+ * are free then (stub_fds_are).
  */
 enum { STUB_FD_SOCKET, STUB_FD_CTL, STUB_FD_RAM, STUB_FD_FILE, STUB_FD_FIRST };
 

@@ -657,13 +657,17 @@ static int resume_call(struct systrap_context *ctx, struct arch_regs *regs, stru
 	return atomic_exchange(&ctx->stub.kick, false) ? stub_kick_trap(&ctx->stub, trap) : AGAIN;
 }
 
+static bool attached(const struct systrap_context *ctx, const struct stub_space *as)
+{
+	return ctx->stub.thread && atomic_load(&ctx->stub.thread->proc->as) == as;
+}
+
 void systrap_ctx_prepare(struct context *base, struct address_space *as_base)
 {
 	struct systrap_context *ctx = to_ctx(base);
 	struct stub_space *as = to_stub_space(as_base);
 
-	if ((!ctx->stub.thread || atomic_load(&ctx->stub.thread->proc->as) != as) &&
-	    context_attach(ctx, as))
+	if (!attached(ctx, as) && context_attach(ctx, as))
 		return;
 	if (atomic_load(&ctx->stub.thread->proc->nr_stale) && stub_context_sync(&ctx->stub, as))
 		log_debug("systrap: nothing could be prepared");
@@ -682,7 +686,7 @@ int systrap_ctx_run(struct context *base, struct address_space *as_base, struct 
 		context_lost(ctx);
 		return -ESRCH;
 	}
-	if (unlikely(!th || atomic_load(&th->proc->as) != as)) {
+	if (unlikely(!attached(ctx, as))) {
 		ret = context_attach(ctx, as);
 		if (ret)
 			return ret;

@@ -360,7 +360,6 @@ struct reaper *reaper_start(void)
 		return ERR_PTR(-ENOMEM);
 	r->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	r->listens = systrap_can_listen();
-	r->pidfd = -1;
 	CPU_ZERO(&r->cpus);
 	err = platform_kick_handler();
 	if (err)
@@ -438,8 +437,7 @@ void reaper_stop(struct reaper *r)
 		kill(-r->master, SIGKILL);
 	pthread_join(r->thread, NULL);
 	close(r->sock);
-	if (r->pidfd >= 0)
-		close(r->pidfd);
+	close(r->pidfd);
 	if (r->has_timer)
 		timer_delete(r->timer);
 	pthread_cond_destroy(&r->wake);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What musl's headers lack, or have otherwise than the kernel. Included before everything else
- * where kvmsbox is built with musl (Makefile); no file includes it by name.
+ * where kvmsbox is built with musl (Makefile); only musl.c includes it by name.
  */
 #ifndef SENTRY_LIB_MUSL_H
 #define SENTRY_LIB_MUSL_H

@@ -33,7 +33,7 @@ int cmd_exec(int argc, char **argv)
 	if (at == argc)
 		return complain("exec: no image given: kvmsbox exec IMAGE [COMMAND…]");
 	if (!o.dump_dtb)
-		prepare_platform(o.config.platform ? o.config.platform : "auto");
+		prepare_platform(o.config.platform);
 	status = sandbox_configure(&o, argv[at], argv + at + 1);
 	if (status)
 		return status;

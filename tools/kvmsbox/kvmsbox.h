@@ -35,7 +35,7 @@ int cmd_doctor(int argc, char **argv);
 int cmd_invoke(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 
-/* Lets the platform begin (platform_prepare), and this process get ready for the sandbox. */
+/* Lets the platform (NULL: auto) begin, and this process get ready for the sandbox. */
 void prepare_platform(const char *name);
 
 /* image_importer: runs kvmsbox-import. */

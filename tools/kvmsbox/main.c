@@ -75,7 +75,7 @@ void prepare_platform(const char *name)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
-	platform_prepare(name);
+	platform_prepare(name ? name : "auto");
 	/* The platform may have forked: what is written from now on has to be copied. */
 	bring_in((uintptr_t)__start_kstate_data, (uintptr_t)_end);
 	bring_in(here - STACK_BELOW, here + STACK_ABOVE);

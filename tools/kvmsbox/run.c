@@ -152,7 +152,7 @@ static int run_daemon(struct options *o, struct store *store, const struct sandb
 	struct sandbox_files files;
 	int status, err;
 
-	prepare_platform(o->config.platform ? o->config.platform : "auto");
+	prepare_platform(o->config.platform);
 	status = resolve_platform(o);
 	if (!status)
 		status = create(o, store, job, &files);
@@ -280,7 +280,7 @@ int cmd_run(int argc, char **argv)
 	if (status)
 		return status;
 	if (!o.detach)
-		prepare_platform(o.config.platform ? o.config.platform : "auto");
+		prepare_platform(o.config.platform);
 	status = sandbox_configure(&o, argv[at], argv + at + 1);
 	if (status)
 		return status;
